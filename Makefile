@@ -1,0 +1,48 @@
+# make serve   install what is missing and start the service on 127.0.0.1:8000 (PORT=… changes the port)
+# make test    install what is missing and run all tests
+# make check   lint, types and the floors of the house
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+# Touched last, so that an install that was interrupted is done again.
+STAMP := $(VENV)/.installed
+
+.PHONY: serve install test check format lock clean
+
+serve: $(STAMP)
+	@FOVEA_PORT=$(PORT) exec $(BIN)/fovea serve
+
+install: $(STAMP)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 14); sys.exit(None if ok else f"Fovea needs Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 …")'
+	@echo "Installing into $(VENV): once, some 700 MB, a few minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Needs uv. One resolution for all platforms and Python versions, with hashes, without index addresses.
+LOCK = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml
+lock:
+	$(LOCK) --extra dev -o requirements/dev.txt
+	$(LOCK) --extra serve --constraint requirements/dev.txt -o requirements/serve.txt
+	$(LOCK) --extra serve --extra train --constraint requirements/dev.txt -o requirements/train.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,168 @@
+"""A training job is a folder; this is what stands in it, and who may write what.
+
+spec.json       the validated request; written once, at submission
+state.json      where the job stands; replaced atomically, by the holder of `lock` only
+progress.jsonl  one line an epoch or phase, appended by the trainer
+log.txt         output of the trainer
+checkpoint/     the trainer's own
+result.json     what came out, once it succeeded
+cancel          a marker: whoever creates it asks the job to stop
+lock            held (flock) by the process that runs the job; the kernel drops it when that process dies
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.jobs.spec import TrainingSpec
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class JobState(BaseModel):
+    """`state.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: State = "queued"
+    attempt: int = Field(0, ge=0, description="How often a trainer has started on the job.")
+    submitted_at: datetime
+    started_at: datetime | None = Field(None, description="When the first attempt began.")
+    finished_at: datetime | None = None
+    reason: str | None = Field(None, description="Why it failed or was cancelled, for people.")
+
+
+class Progress(BaseModel):
+    """A line of `progress.jsonl`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: datetime
+    attempt: int
+    phase: Literal["dataset", "fit", "evaluate", "export", "register", "promote"]
+    message: str = ""
+    epoch: int | None = Field(None, description="Epochs finished, from 1; set on the lines of epochs.")
+    epochs: int | None = Field(None, description="Epochs asked for.")
+    loss: float | None = None
+    accuracy: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    learning_rate: float | None = None
+    seconds: float | None = Field(None, description="Duration of the epoch.")
+    remaining_seconds: float | None = Field(None, description="Estimated time until the job is done.")
+
+
+class JobResult(BaseModel):
+    """`result.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    version: int
+    metrics: dict[str, float]
+    promoted: bool
+    promotion_reason: str
+
+
+class JobFolder:
+    """Reading and writing one job's folder. Every write is atomic; readers need no lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+
+    def spec(self) -> TrainingSpec:
+        return TrainingSpec.model_validate_json((self.path / "spec.json").read_bytes())
+
+    def state(self) -> JobState:
+        return JobState.model_validate_json((self.path / "state.json").read_bytes())
+
+    def write_state(self, state: JobState) -> None:
+        """Replace the state. Only for the holder of `lock`."""
+        self._replace("state.json", state.model_dump_json(indent=2))
+
+    def write_result(self, result: JobResult) -> None:
+        self._replace("result.json", result.model_dump_json(indent=2))
+
+    def result(self) -> JobResult | None:
+        try:
+            return JobResult.model_validate_json((self.path / "result.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def append(self, progress: Progress) -> None:
+        """Add a line of progress; one write, so that a reader or a crash sees it whole or not at all."""
+        line = progress.model_dump_json(exclude_none=True).encode() + b"\n"
+        descriptor = os.open(self.path / "progress.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def progress(self, start: int = 0) -> list[Progress]:
+        """Lines of progress from number `start` on; a line that is cut short (a crash) is left out."""
+        try:
+            lines = (self.path / "progress.jsonl").read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        parsed: list[dict[str, Any]] = []
+        for line in lines[start:]:
+            try:
+                parsed.append(json.loads(line))
+            except ValueError:
+                continue
+        return [Progress.model_validate(entry) for entry in parsed]
+
+    @property
+    def cancel_requested(self) -> bool:
+        return (self.path / "cancel").exists()
+
+    def request_cancel(self) -> None:
+        (self.path / "cancel").touch()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process holds the job's lock."""
+        with self.hold() as held:
+            return not held
+
+    @contextmanager
+    def hold(self) -> Iterator[bool]:
+        """Try to take the job's lock for the length of the block; yields whether it was free."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.{os.getpid()}"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / name)
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,86 @@
+"""All settings of the service: environment variables that begin with FOVEA_."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Read from the environment when constructed, never at import. `docs/settings.md` has the same table."""
+
+    model_config = SettingsConfigDict(env_prefix="FOVEA_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs API keys.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Serving processes that share the port.")
+
+    model_store: Path = Field(Path("model_store"), description="Root folder of the model versions.")
+    workspace: Path = Field(Path("workspace"), description="Root folder of datasets and training jobs.")
+    default_model: str | None = Field(
+        None, description="Model that answers when a request names none. Unset: the only model there is."
+    )
+    runtime: Literal["auto", "openvino", "tensorflow", "fake"] = Field(
+        "auto", description="Inference engine. `auto`: OpenVINO, and TensorFlow for graphs that it cannot read."
+    )
+    inference_threads: int = Field(0, ge=0, le=256, description="Threads of the inference engine; 0: one a core.")
+    decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0: one a core.")
+    poll_interval: float = Field(
+        0.5, gt=0, le=60, description="Seconds between looks at the promotion log for changes by other processes."
+    )
+
+    max_body_bytes: int = Field(
+        32 * 2**20, ge=1024, description="Largest body of a predict request, or of any other but an upload, in bytes."
+    )
+    max_files: int = Field(64, ge=1, le=4096, description="Most images in one predict request.")
+    max_pixels: int = Field(25_000_000, ge=1, description="Most pixels an image may have, read before decoding.")
+    max_batch: int = Field(32, ge=1, le=1024, description="Most images in one call of the engine.")
+    max_queue: int = Field(512, ge=1, description="Most images waiting or running at a time; beyond it: 429.")
+    body_timeout: float = Field(30, gt=0, description="Seconds a client may take to send a request's body.")
+    shutdown_grace: float = Field(25, ge=0, description="Seconds that requests in flight get after SIGTERM.")
+
+    max_upload_bytes: int = Field(2 * 2**30, ge=1024, description="Largest dataset archive, in bytes.")
+    upload_timeout: float = Field(3600, gt=0, description="Seconds a client may take to send a dataset.")
+    max_dataset_bytes: int = Field(8 * 2**30, ge=1024, description="Most bytes of a dataset when unpacked.")
+    max_dataset_files: int = Field(1_000_000, ge=1, description="Most files in a dataset.")
+
+    executor: Literal["local", "none"] = Field(
+        "local", description="What runs training jobs. `none`: only queue them, for a `fovea worker` elsewhere."
+    )
+    training_threads: int = Field(
+        0, ge=0, le=256, description="Threads of the training process; 0: one a core (it runs at the lowest priority)."
+    )
+
+    api_keys: Path | None = Field(
+        None, description="File of API keys as SHA-256 digests with scopes; see `docs/security.md`."
+    )
+    allow_anonymous: bool = Field(
+        False, description="Listen on a non-loopback address without keys: anyone who reaches it may do anything."
+    )
+    log_format: Literal["json", "text"] = Field("text", description="Format of the log on stderr.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether `host` can be reached from this machine only."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def check(self) -> None:
+        """Raise ConfigurationError for combinations that must not start."""
+        if not self.loopback and self.api_keys is None and not self.allow_anonymous:
+            raise ConfigurationError(
+                f"Refusing to listen on {self.host} without API keys: anyone on the network could use, train and "
+                "replace models. Set FOVEA_API_KEYS to a file of keys (make one with `fovea keys new`), or "
+                "FOVEA_HOST=127.0.0.1, or, behind something that authenticates, FOVEA_ALLOW_ANONYMOUS=true."
+            )

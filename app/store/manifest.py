@@ -1,0 +1,92 @@
+"""What a model version says of itself: `model.json`, and the entries of the promotion log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.names import PATTERN
+from app.preprocessing import Preprocessing
+
+MANIFEST = "model.json"
+GOLDEN = "golden"
+EVALUATION = "evaluation"
+
+
+class TensorSpec(BaseModel):
+    """Name, dtype and shape of a signature's tensor; -1 stands for the batch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...]
+
+
+class Golden(BaseModel):
+    """Golden examples: `golden/<name>` are encoded images; `golden/expected.npz` holds
+    `images` (uint8 [n, height, width, channels]) and `probabilities` (float32 [n, classes]) in the same order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: list[str] = Field(min_length=1, description="File names below golden/, in the order of expected.npz.")
+    tolerance: float = Field(1e-4, gt=0, description="Largest absolute difference allowed in any probability.")
+
+
+class DataFingerprint(BaseModel):
+    """Which data a version was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    sha256: str = Field(description="Digest over the sorted paths, labels and contents of all images.")
+    counts: dict[str, int] = Field(description="Images in each split.")
+
+
+class Manifest(BaseModel):
+    """`model.json` of a version. The version's number is its folder's name, and stands nowhere else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    model: str = Field(pattern=PATTERN)
+    labels: list[str] = Field(min_length=2, description="Class names, in the order of the output.")
+    preprocessing: Preprocessing
+    input: TensorSpec
+    output: TensorSpec
+    activation: Literal["none", "softmax"] = Field(
+        "none", description="Applied to the output by the runtime: `softmax` where the graph ends in logits."
+    )
+    golden: Golden
+    metrics: dict[str, float] = Field(default_factory=dict, description="Measured on the held-out test split.")
+    data: DataFingerprint | None = None
+    training_spec: dict[str, Any] | None = None
+    parent: int | None = Field(None, description="Version that was production when this one was trained.")
+    created_at: datetime
+    created_by: str = Field(description="Who or what made it: a job's id, or an import.")
+    software: dict[str, str] = Field(default_factory=dict, description="Versions of what made it.")
+    files: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of every other file of the version, by path relative to it."
+    )
+
+    @model_validator(mode="after")
+    def _unique_labels(self) -> Manifest:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must be unique")
+        return self
+
+
+class Promotion(BaseModel):
+    """One entry of the promotion log; the last one says which version is production."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sequence: int = Field(ge=1)
+    version: int = Field(ge=1)
+    at: datetime
+    by: str
+    reason: str = ""
+    action: Literal["promote", "rollback"] = "promote"
