@@ -7,7 +7,8 @@ log.txt         output of the trainer
 checkpoint/     the trainer's own
 result.json     what came out, once it succeeded
 cancel          a marker: whoever creates it asks the job to stop
-lock            held (flock) by the process that runs the job; the kernel drops it when that process dies
+lock            held (flock) by the process that runs the job; the kernel drops it when that process dies.
+                Its content is the holder's process id
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,6 +29,10 @@ from app.jobs.spec import TrainingSpec
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+
+# `alive` takes the lock for an instant to see whether it is free; whoever wants it tries past that.
+_LOCK_TRIES = 5
+_LOCK_PAUSE = 0.02
 
 
 class JobState(BaseModel):
@@ -84,6 +90,10 @@ class JobFolder:
     def spec(self) -> TrainingSpec:
         return TrainingSpec.model_validate_json((self.path / "spec.json").read_bytes())
 
+    def write_spec(self, spec: TrainingSpec) -> None:
+        """Only at submission."""
+        self._replace("spec.json", spec.model_dump_json(indent=2))
+
     def state(self) -> JobState:
         return JobState.model_validate_json((self.path / "state.json").read_bytes())
 
@@ -133,20 +143,33 @@ class JobFolder:
     @property
     def alive(self) -> bool:
         """Whether a process holds the job's lock."""
-        with self.hold() as held:
-            return not held
+        with self._lock_file() as descriptor:
+            return not _lock(descriptor, fcntl.LOCK_SH)
+
+    @property
+    def holder(self) -> int | None:
+        """Process id of who took the lock last; whether it still holds it, and is still the same, is another matter."""
+        try:
+            return int((self.path / "lock").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
         """Try to take the job's lock for the length of the block; yields whether it was free."""
+        with self._lock_file() as descriptor:
+            held = _lock(descriptor, fcntl.LOCK_EX, tries=_LOCK_TRIES)
+            if held:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield held
+
+    @contextmanager
+    def _lock_file(self) -> Iterator[int]:
+        """Descriptor of the lock file; closing it gives the lock back."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -166,3 +189,15 @@ class JobFolder:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def _lock(descriptor: int, kind: int, tries: int = 1) -> bool:
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(_LOCK_PAUSE)
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        return True
+    return False

@@ -1,0 +1,214 @@
+"""Sees to it that every queued job is run once and every job ends: launches, adopts, resumes, cancels.
+
+It keeps nothing that matters in memory. What it needs to know stands in the jobs' folders,
+so a supervisor that dies is replaced by the next one, here or in another process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.errors import FoveaError
+from app.jobs.executors.base import Executor, Exit
+from app.jobs.folder import FINAL, JobFolder, JobState, State, now
+from app.jobs.jobs import Jobs, log_tail
+
+_LOCK = "executor.lock"
+_LOG_LINES = 10
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs the jobs of a workspace on an executor, the oldest first.
+
+    Any number of processes may run one on the same workspace: one leads, the others stand
+    by until it dies. Stopping it, or losing it to `kill -9`, leaves trainers alone: the next
+    leader adopts those that live and resumes those that died.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        executor: Executor,
+        *,
+        poll: float = 0.5,
+        tries: int = 3,
+        cancel_grace: float = 5.0,
+        kill_grace: float = 3.0,
+    ) -> None:
+        """Nothing runs before `run`.
+
+        Args:
+            jobs: the workspace's jobs.
+            executor: what launches trainers.
+            poll: seconds between looks at the jobs.
+            tries: a job fails when this many trainers in a row died on it without finishing an epoch.
+            cancel_grace: seconds a trainer gets to notice that it is to stop, before it is asked by SIGTERM.
+            kill_grace: seconds from then on, before it is killed.
+        """
+        self._jobs = jobs
+        self._executor = executor
+        self._poll = poll
+        self._tries = tries
+        self._cancel_grace = cancel_grace
+        self._kill_grace = kill_grace
+        self._attempt_at_launch: dict[str, int] = {}
+        self._cancel_seen: dict[str, float] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; stand by while another process leads. A trainer at work is left at it."""
+        while not stop.is_set():
+            try:
+                with self._lead() as leading:
+                    if leading:
+                        logger.info("Running the training jobs of %s.", self._jobs.root)
+                        self._jobs.clean()
+                    while leading and not stop.is_set():
+                        self.step()
+                        stop.wait(self._poll)
+            except OSError:
+                logger.exception("The training jobs of %s cannot be looked after; trying again.", self._jobs.root)
+            stop.wait(self._poll)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run in a thread for the length of the block."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self.run, args=(stop,), name="training-jobs", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def step(self) -> None:
+        """One look at all jobs, doing what is due. Only for the leader; `run` calls it."""
+        living = 0
+        waiting: list[tuple[bool, JobFolder]] = []
+        for job_id, known in self._jobs.states().items():
+            if known.state in FINAL:
+                continue
+            job = JobFolder(self._jobs.root / job_id)
+            try:
+                if self._executor.alive(job):
+                    living += 1
+                    self._see_to_cancel(job)
+                elif self._untouched(job, known) or self._settle(job) is None:
+                    waiting.append((known.state == "queued", job))
+            except (OSError, ValueError):
+                # One unreadable job, or a full disk, must not keep the others from running.
+                logger.exception("Training job %s could not be looked after.", job_id)
+        # Those that were interrupted go before those that never began; else by age.
+        for _, job in sorted(waiting, key=lambda entry: (entry[0], entry[1].id))[
+            : max(0, self._executor.capacity - living)
+        ]:
+            self._launch(job)
+
+    def _untouched(self, job: JobFolder, state: JobState) -> bool:
+        """Whether a job is simply waiting for its turn: no need to take its lock at every look."""
+        return state.state == "queued" and job.id not in self._attempt_at_launch and not job.cancel_requested
+
+    def _launch(self, job: JobFolder) -> None:
+        try:
+            self._attempt_at_launch[job.id] = job.state().attempt
+            self._executor.launch(job)
+            logger.info("Training job %s: trainer launched.", job.id)
+        except FoveaError as error:
+            self._finish(job, "failed", str(error))
+        except (OSError, ValueError):
+            logger.exception("Training job %s could not be launched.", job.id)
+
+    def _settle(self, job: JobFolder) -> State | None:
+        """Draw the conclusion for a job that nobody is at work on: its final state, or None if it is to be launched."""
+        ending = self._executor.collect(job)
+        before = self._attempt_at_launch.pop(job.id, None)
+        self._cancel_seen.pop(job.id, None)
+        with job.hold() as held:
+            if not held:
+                return job.state().state  # a trainer has come between: seen at the next look
+            state = job.state()
+            if state.state in FINAL:
+                return state.state
+            if ending is not None and not ending.refused and before == state.attempt:
+                # It died before it could say that it had begun: that counts, or it would be tried for ever.
+                state = _begun(state)
+                job.write_state(state)
+            if job.result() is not None:
+                return _end(job, state, "succeeded", None)
+            if job.cancel_requested:
+                return _end(job, state, "cancelled", "Cancelled on request.")
+            deaths = _fruitless_attempts(job, state)
+            if deaths >= self._tries:
+                return _end(job, state, "failed", _obituary(job, deaths, ending))
+        if ending is not None and not ending.refused:
+            logger.warning("Training job %s: the trainer %s; it is resumed.", job.id, ending.description)
+        elif state.state == "running":
+            logger.warning("Training job %s: its trainer is gone; it is resumed.", job.id)
+        return None
+
+    def _finish(self, job: JobFolder, final: State, reason: str) -> None:
+        with job.hold() as held:
+            if held and (state := job.state()).state not in FINAL:
+                _end(job, state, final, reason)
+
+    def _see_to_cancel(self, job: JobFolder) -> None:
+        """A trainer sees the marker by itself; one that does not is asked, and then made, to end."""
+        if not job.cancel_requested:
+            return
+        seen = self._cancel_seen.setdefault(job.id, time.monotonic())
+        waited = time.monotonic() - seen
+        if waited >= self._cancel_grace:
+            self._executor.end(job, force=waited >= self._cancel_grace + self._kill_grace)
+
+    @contextmanager
+    def _lead(self) -> Iterator[bool]:
+        """Try to become the one that runs this workspace's jobs; the kernel ends it with the process."""
+        self._jobs.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._jobs.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)
+
+
+def _begun(state: JobState) -> JobState:
+    return state.model_copy(
+        update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
+    )
+
+
+def _end(job: JobFolder, state: JobState, final: State, reason: str | None) -> State:
+    job.write_state(state.model_copy(update={"state": final, "finished_at": now(), "reason": reason}))
+    logger.info("Training job %s: %s. %s", job.id, final, reason or "")
+    return final
+
+
+def _fruitless_attempts(job: JobFolder, state: JobState) -> int:
+    """Attempts in a row, up to the last, in which no epoch was finished.
+
+    Restarts of a machine interrupt a long training more often than any small number; as
+    long as it gets further in between, it is not at fault.
+    """
+    fruitful = max((line.attempt for line in job.progress() if line.epoch is not None), default=0)
+    return state.attempt - fruitful
+
+
+def _obituary(job: JobFolder, deaths: int, ending: Exit | None) -> str:
+    last = f" The last one {ending.description}." if ending is not None else ""
+    log = log_tail(job, lines=_LOG_LINES).strip()
+    end = f" The end of its log:\n{log}" if log else " It wrote no log."
+    times = "time" if deaths == 1 else "times in a row"
+    return f"The trainer died {deaths} {times} without finishing an epoch.{last}{end}"
