@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# Importing a decoder registers it. With all of these at hand Pillow never goes looking for
+# others, which would import some fifty modules inside of the first request.
+_DECODERS: Final = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+)
+FORMATS: Final = tuple(decoder.format for decoder in _DECODERS)
 MAX_PIXELS = 25_000_000
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -34,6 +54,27 @@ _RESAMPLING = {
 # JPEG decoders can scale by 1/2, 1/4 and 1/8 while they decode. Asking for at least twice
 # the target leaves the resize filter enough to work with.
 _DRAFT_MARGIN = 2
+
+# Tags of EXIF and TIFF.
+_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 0x0102
+_PHOTOMETRIC = 0x0106
+_WHITE_IS_ZERO = 0
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# The chunk that ends every PNG: length 0, name, checksum.
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+# 65535 / 257 = 255: the exact scaling of 16 bits to 8, as a table from one to the other.
+_EIGHT_BITS: Final[UInt8Array] = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
 # Channel statistics of ImageNet in [0, 1], RGB, as torchvision publishes them; and the BGR
 # means in [0, 255] of the original Caffe models, as keras.applications uses them.
@@ -95,23 +136,27 @@ def to_array(data: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS) 
     if not data:
         raise InvalidImage("The image is empty (0 bytes).")
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns of bombs, of odd metadata and of cut TIFFs; here each is an error.
-            warnings.simplefilter("error")
-            image = _open(data, max_pixels)
-            if image.format == "JPEG":
-                image.draft(None, _draft_size(image, spec))
-            image.load()
-            return _fit(_to_mode(_upright(image), spec), spec)
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidImage(f"Not a readable image: {_reason(error)}.") from error
+        image = _open(data, max_pixels)
+        # Both kinds of JPEG: a phone's file with several pictures in it (MPO) is one too.
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.draft(None, _draft_size(image, spec))
+        _scale_color_key(image)
+        image.load()
+        return _fit(_to_mode(_upright(image), spec), spec)
     except InvalidImage:
         raise
     # Decoders raise whatever comes to hand on hostile bytes; to the caller each is a bad image.
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError) as error:
+    except Exception as error:
         raise InvalidImage(f"The image is damaged or cut short: {_reason(error)}.") from error
-    except (MemoryError, RuntimeError, AttributeError, ArithmeticError, Warning, LookupError) as error:
-        raise InvalidImage(f"The image cannot be decoded: {_reason(error)}.") from error
+
+
+def ignore_decoder_warnings() -> None:
+    """Keep Pillow's remarks on odd metadata off the log; for a process's entry point to call.
+
+    They never change a result, but hostile files can make them by the thousand, each with a
+    text of its own, which Python would print and remember.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def scale(batch: UInt8Array, spec: Preprocessing) -> UInt8Array | Float32Array:
@@ -135,33 +180,67 @@ def scale(batch: UInt8Array, spec: Preprocessing) -> UInt8Array | Float32Array:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header, and no more, of an image of an allowed format and size."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UnsupportedImageFormat(f"Not an image in a supported format. Supported: {', '.join(FORMATS)}.") from error
+    # Pillow has a cap of its own, far above ours.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(f"The image has too many pixels; at most {max_pixels:,} are allowed.") from error
     width, height = image.size
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"The image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed."
         )
+    # Pillow tells of every cut that takes pixels; this tells of a PNG that lacks its end only.
+    if image.format == "PNG" and data.rfind(_PNG_END) < 0:
+        raise InvalidImage("The image is damaged or cut short: the PNG has no end.")
     return image
 
 
 def _draft_size(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
     """Size to ask of the decoder, in the stored (not yet upright) orientation."""
     width, height = spec.width, spec.height
-    if image.getexif().get(0x0112, 1) >= 5:  # orientations 5 to 8 swap the axes
+    if _orientation(image) >= 5:  # 5 to 8 swap the axes
         width, height = height, width
     # One scale serves both axes; the decoder keeps both at or above what is asked.
     return (width * _DRAFT_MARGIN, height * _DRAFT_MARGIN)
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) where there is none or it cannot be read."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        return orientation if orientation in _UPRIGHT else 1
+    # Metadata that cannot be parsed says nothing about the pixels.
+    except Exception:
+        return 1
+
+
+def _scale_color_key(image: Image.Image) -> None:
+    """Bring a PNG's transparent colour, which is in the file's bit depth, to that of the pixels to come."""
+    key = image.info.get("transparency")
+    if key is None or not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
+        return
+    match image.tile[0].args:
+        case "L;2":
+            image.info["transparency"] = (key & 0x3) * 85
+        case "L;4":
+            image.info["transparency"] = (key & 0xF) * 17
+        case "RGB;16B":
+            image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
+    method = _UPRIGHT.get(_orientation(image))
+    return image if method is None else image.transpose(method)
 
 
 def _to_mode(image: Image.Image, spec: Preprocessing) -> Image.Image:
     """Bring any mode to 8-bit RGB or L, transparency over white."""
+    if image.mode == "LAB":
+        raise UnsupportedImageFormat("Images in CIE L*a*b* colour are not supported. Save it as RGB.")
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image)
     if image.has_transparency_data:
@@ -183,8 +262,18 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
             raise InvalidImage("The image has pixel values that are not finite.")
         # Floating-point TIFFs hold [0, 1] by convention.
         return Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
-    # 65535 / 257 = 255: the exact scaling of 16 bits to 8.
-    return Image.fromarray(np.rint(np.clip(values, 0, 65535) / 257).astype(np.uint8))
+    if values.dtype.itemsize > 2:
+        values = np.clip(values, 0, 65535)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Two things that Pillow passes over in 16-bit TIFFs.
+        if image.tag_v2.get(_BITS_PER_SAMPLE) == (12,):
+            values = values << 4 | values >> 8
+        if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            values = 65535 - values
+    grey = _EIGHT_BITS[values]
+    if (key := image.info.get("transparency")) is not None:
+        grey[values == key] = 255
+    return Image.fromarray(grey)
 
 
 def _fit(image: Image.Image, spec: Preprocessing) -> UInt8Array:
