@@ -1,0 +1,332 @@
+"""The model store: versions that are complete or absent, and a log that says which is production.
+
+    <root>/<model>/<version>/                    version: 1, 2, 3 …; never edited
+    <root>/<model>/promotions/00000001.json …    append-only; the last entry counts
+
+Only this module knows how the store looks. Every change is one atomic step, so a process may be
+killed at any point, and any number of processes may register and promote at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from app.errors import (
+    Conflict,
+    InvalidName,
+    InvalidRequest,
+    ModelNotFound,
+    StorageFailed,
+    VersionNotFound,
+    VersionRefused,
+)
+from app.names import check_name
+from app.store.manifest import MANIFEST, Manifest, Promotion
+from app.store.storage import LocalStorage, Storage
+
+_PROMOTIONS = "promotions"
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_ENTRY = re.compile(r"([0-9]{8,})\.json")
+
+
+class Registry:
+    """Models, their versions, and which of them is production. Safe to use from threads and processes."""
+
+    def __init__(self, root: Path | Storage) -> None:
+        self._storage = LocalStorage(root, what="model store") if isinstance(root, Path) else root
+
+    # Versions
+
+    def models(self) -> list[str]:
+        """Names of the models that have a version, sorted."""
+        return sorted(name for name in self._storage.folders("") if _is_name(name) and self._numbers(name))
+
+    def versions(self, model: str) -> list[int]:
+        """Versions of a model, ascending.
+
+        Raises:
+            InvalidName, ModelNotFound.
+        """
+        check_name(model, "model")
+        versions = [number for number in self._numbers(model) if self._has_manifest(model, number)]
+        if not versions:
+            raise ModelNotFound(self._no_model(model))
+        return versions
+
+    def manifest(self, model: str, version: int) -> Manifest:
+        """The manifest of a version, parsed but not verified.
+
+        Raises:
+            InvalidName, ModelNotFound, VersionNotFound: there is no such version.
+            VersionRefused: it has no manifest that can be read.
+        """
+        text = self._storage.read(f"{self._key(model, version)}/{MANIFEST}")
+        if text is None:
+            raise VersionRefused(f"Version {version} of {model} has no {MANIFEST}.")
+        try:
+            manifest = Manifest.model_validate_json(text)
+        except ValidationError as error:
+            raise VersionRefused(
+                f"The {MANIFEST} of version {version} of {model} is not valid: {_first(error)}."
+            ) from error
+        if manifest.model != model:
+            raise VersionRefused(f"The {MANIFEST} of version {version} of {model} is that of model {manifest.model!r}.")
+        return manifest
+
+    def folder(self, model: str, version: int) -> Path:
+        """Local folder with the files of a version.
+
+        Raises:
+            InvalidName, ModelNotFound, VersionNotFound.
+        """
+        return self._storage.local(self._key(model, version))
+
+    def verify(self, model: str, version: int) -> Manifest:
+        """Check a version against its manifest: the same files, each with the same SHA-256, and nothing else.
+
+        Raises:
+            InvalidName, ModelNotFound, VersionNotFound.
+            VersionRefused: naming the file that is missing, changed or not in the manifest.
+        """
+        manifest = self.manifest(model, version)
+        title = f"Version {version} of {model}"
+        found = _digests(self.folder(model, version), title)
+        if missing := sorted(manifest.files.keys() - found.keys()):
+            raise VersionRefused(f"{title} lacks {_listed(missing)}, which its {MANIFEST} names.")
+        if extra := sorted(found.keys() - manifest.files.keys()):
+            raise VersionRefused(f"{title} has {_listed(extra)}, which its {MANIFEST} does not name.")
+        if changed := sorted(file for file, digest in found.items() if manifest.files[file] != digest):
+            raise VersionRefused(f"{title}: {_listed(changed)} changed since registration (SHA-256 differs).")
+        return manifest
+
+    def staging(self) -> AbstractContextManager[Path]:
+        """A fresh folder for a version's files, to be given to `register`; removed at the end of the block if not.
+
+        Raises:
+            StorageFailed: on entering, and when the disk fails inside of the block.
+        """
+        return self._storage.staging()
+
+    def register(self, staged: Path, manifest: Manifest) -> int:
+        """Make a folder from `staging` the next version of `manifest.model`; returns its number.
+
+        Computes `files`, and writes the manifest. Once this returns the version survives a crash; until
+        then there is no trace of it. It is not promoted.
+
+        Raises:
+            InvalidName: of the model.
+            InvalidRequest: `staged` holds something else than plain files with plain names.
+            StorageFailed.
+        """
+        model = check_name(manifest.model, "model")
+        (staged / MANIFEST).unlink(missing_ok=True)
+        try:
+            files = _digests(staged, "The new version")
+        except VersionRefused as error:
+            raise InvalidRequest(str(error)) from error
+        complete = manifest.model_copy(update={"files": files})
+        try:
+            (staged / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageFailed(f"The model store cannot be written: {error.strerror}.") from error
+        version = self._next_version(model)
+        while not self._storage.publish(staged, f"{model}/{version}"):
+            version += 1
+        return version
+
+    # Promotions
+
+    def promotions(self, model: str) -> list[Promotion]:
+        """The promotion log, oldest first.
+
+        Raises:
+            InvalidName, ModelNotFound.
+            StorageFailed: an entry that cannot be read.
+        """
+        if not self._numbers(check_name(model, "model")):
+            raise ModelNotFound(self._no_model(model))
+        return [self._entry(model, name) for name in self._log(model)]
+
+    def production(self, model: str) -> Promotion | None:
+        """The entry that says which version is production; None if none was promoted yet.
+
+        Costs one listing and one small read: it is meant to be polled.
+        """
+        log = self._log(check_name(model, "model"))
+        return self._entry(model, log[-1]) if log else None
+
+    def promote(self, model: str, version: int, *, by: str, reason: str = "") -> Promotion:
+        """Make a version production. If it is so already, the log stays as it is.
+
+        The version must exist and have a readable manifest; checking its files and its golden examples
+        is for the caller to do before.
+
+        Raises:
+            InvalidName, ModelNotFound, VersionNotFound, VersionRefused, StorageFailed.
+        """
+        self.manifest(model, version)
+        while True:
+            current = self.production(model)
+            if current is not None and current.version == version:
+                return current
+            if entry := self._append(model, current, version, "promote", by, reason):
+                return entry
+
+    def previous(self, model: str) -> int:
+        """The version that `rollback` would make production.
+
+        Raises:
+            InvalidName, ModelNotFound, StorageFailed.
+            Conflict: there is none to go back to.
+        """
+        return self._before(model, self.promotions(model))
+
+    def rollback(self, model: str, *, by: str, reason: str = "") -> Promotion:
+        """Make that version production which was so before the present one; twice goes two back.
+
+        Raises:
+            InvalidName, ModelNotFound, StorageFailed.
+            Conflict: there is none to go back to.
+            VersionNotFound, VersionRefused: it is no longer there, or no longer what it was.
+        """
+        while True:
+            log = self.promotions(model)
+            version = self._before(model, log)
+            self.verify(model, version)
+            if entry := self._append(model, log[-1], version, "rollback", by, reason):
+                return entry
+
+    def clean(self) -> int:
+        """Remove what processes that died left in staging. Call it at start; it never harms the living."""
+        return self._storage.clean()
+
+    # How the store looks
+
+    def _numbers(self, model: str) -> list[int]:
+        """Numbers of all version folders, ascending."""
+        return sorted(int(name) for name in self._storage.folders(model) if _VERSION.fullmatch(name))
+
+    def _has_manifest(self, model: str, version: int) -> bool:
+        return MANIFEST in self._storage.files(f"{model}/{version}")
+
+    def _key(self, model: str, version: int) -> str:
+        """Key of a version that exists."""
+        numbers = self._numbers(check_name(model, "model"))
+        if not numbers:
+            raise ModelNotFound(self._no_model(model))
+        if version not in numbers:
+            raise VersionNotFound(f"Model {model} has no version {version}. It has: {_ranges(numbers)}.")
+        return f"{model}/{version}"
+
+    def _no_model(self, model: str) -> str:
+        names = ", ".join(self.models()[:20])
+        return f"There is no model {model!r}. There is: {names}." if names else f"There is no model {model!r}, nor any."
+
+    def _next_version(self, model: str) -> int:
+        """One past all numbers that are, or were promoted: a number never comes to mean another version."""
+        promoted = (self._entry(model, name).version for name in self._log(model))
+        return max([0, *self._numbers(model), *promoted]) + 1
+
+    def _log(self, model: str) -> list[str]:
+        """File names of the promotion log's entries, oldest first."""
+        names = [name for name in self._storage.files(f"{model}/{_PROMOTIONS}") if _ENTRY.fullmatch(name)]
+        return sorted(names, key=lambda name: int(name.removesuffix(".json")))
+
+    def _entry(self, model: str, name: str) -> Promotion:
+        text = self._storage.read(f"{model}/{_PROMOTIONS}/{name}")
+        try:
+            entry = Promotion.model_validate_json(text or b"")
+        except ValidationError as error:
+            raise StorageFailed(
+                f"Entry {name} of the promotion log of {model} cannot be read: {_first(error)}."
+            ) from error
+        if entry.sequence != int(name.removesuffix(".json")):
+            raise StorageFailed(f"Entry {name} of the promotion log of {model} has sequence {entry.sequence}.")
+        return entry
+
+    def _before(self, model: str, log: list[Promotion]) -> int:
+        """The version under the top, promotions being pushed and rollbacks popping."""
+        stack: list[int] = []
+        for entry in log:
+            if entry.action == "rollback":
+                stack.pop()
+            else:
+                stack.append(entry.version)
+        if len(stack) < 2:
+            raise Conflict(
+                f"Model {model} has no version to go back to: no other was production before. Promote one instead."
+            )
+        return stack[-2]
+
+    def _append(
+        self,
+        model: str,
+        last: Promotion | None,
+        version: int,
+        action: Literal["promote", "rollback"],
+        by: str,
+        reason: str,
+    ) -> Promotion | None:
+        """Create the entry after `last`; None if another process was first, and all must be decided anew."""
+        sequence = last.sequence + 1 if last else 1
+        entry = Promotion(sequence=sequence, version=version, at=datetime.now(UTC), by=by, reason=reason, action=action)
+        key = f"{model}/{_PROMOTIONS}/{sequence:08d}.json"
+        return entry if self._storage.create(key, entry.model_dump_json(indent=2).encode() + b"\n") else None
+
+
+def _digests(folder: Path, title: str) -> dict[str, str]:
+    """SHA-256 of every file below `folder` but the manifest, by relative path, sorted.
+
+    Raises:
+        VersionRefused: something there is neither a folder nor a regular file, or has a name that is not UTF-8.
+    """
+    digests: dict[str, str] = {}
+    for parent, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(parent) / name
+            relative = path.relative_to(folder).as_posix()
+            shown = relative.encode(errors="backslashreplace").decode()
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise VersionRefused(f"{title} has {shown!r}, a symbolic link; only regular files are allowed.")
+            if stat.S_ISDIR(mode) or relative == MANIFEST:
+                continue
+            if not stat.S_ISREG(mode):
+                raise VersionRefused(f"{title} has {shown!r}, which is not a regular file.")
+            if shown != relative:
+                raise VersionRefused(f"{title} has {shown!r}, a file name that is not UTF-8.")
+            with path.open("rb") as file:
+                digests[relative] = hashlib.file_digest(file, "sha256").hexdigest()
+    return dict(sorted(digests.items()))
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name(name, "model")
+    except InvalidName:
+        return False
+    return True
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _ranges(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers)) if len(numbers) <= 20 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
