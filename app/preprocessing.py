@@ -70,6 +70,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# The marker that starts a scan of a JPEG. Encoders write about ten; the count also sees what
+# looks like one in metadata, hence the room.
+_SCAN = b"\xff\xda"
+_MAX_SCANS = 100
+
 # The chunk that ends every PNG: length 0, name, checksum.
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -193,6 +198,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageTooLarge(
             f"The image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed."
         )
+    # A scan of ten bytes makes the decoder walk over the whole picture once more.
+    if "progressive" in image.info and (scans := data.count(_SCAN)) > _MAX_SCANS:
+        raise InvalidImage(f"The progressive JPEG has {scans:,} scans; at most {_MAX_SCANS} are allowed.")
     # Pillow tells of every cut that takes pixels; this tells of a PNG that lacks its end only.
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:
         raise InvalidImage("The image is damaged or cut short: the PNG has no end.")
