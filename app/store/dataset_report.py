@@ -1,0 +1,84 @@
+"""What a dataset says of itself: `report.json`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(BaseModel):
+    """Smallest, middle and largest of some numbers."""
+
+    model_config = _STRICT
+
+    min: int
+    median: float
+    max: int
+
+
+class ImageSizes(BaseModel):
+    """Sizes of the images in pixels, upright (EXIF orientation applied)."""
+
+    model_config = _STRICT
+
+    width: Spread
+    height: Spread
+
+
+class Rejected(BaseModel):
+    """A file of the archive that is not in the dataset, and why."""
+
+    model_config = _STRICT
+
+    name: str
+    reason: str
+
+
+class Duplicates(BaseModel):
+    """Files with the very same bytes."""
+
+    model_config = _STRICT
+
+    name: str = Field(description="The first of them.")
+    copies: list[str] = Field(description="The others; the first hundred.")
+    labels: list[str] = Field(description="Labels that they carry; more than one is a contradiction in the data.")
+
+
+class DatasetReport(BaseModel):
+    """What is in a dataset, what was left out, and what is odd about it."""
+
+    model_config = _STRICT
+
+    name: str
+    description: str = ""
+    builtin: bool = Field(False, description="Comes with Fovea; its images are made when it is trained on.")
+    created_at: datetime | None = Field(None, description="When it was uploaded; unset for built-in ones.")
+    created_by: str = ""
+    fingerprint: str | None = Field(
+        None, description="SHA-256 over the sorted paths, labels and contents of all images; unset for built-in ones."
+    )
+    images: int = Field(description="Usable images.")
+    bytes: int = Field(0, description="Size of these, encoded.")
+    classes: dict[str, int] = Field(description="Usable images of each class, sorted by label.")
+    splits: dict[str, int] = Field(
+        default_factory=dict, description="Images of each split that the archive's folders name; empty if none."
+    )
+    sizes: ImageSizes
+    formats: dict[str, int] = Field(description="Images of each file format.")
+    modes: dict[str, int] = Field(description="Images of each of Pillow's modes: L (grey), RGB, P (palette), …")
+    grayscale: bool = Field(description="Whether no image shows any colour.")
+    rejected_files: int = Field(0, description="Files of the archive that are not in the dataset.")
+    rejected: list[Rejected] = Field(default_factory=list, description="These with reasons; the first thousand.")
+    ignored_files: int = Field(0, description="Files that systems leave behind (.DS_Store, __MACOSX, Thumbs.db, …).")
+    duplicate_files: int = Field(0, description="Images that repeat an earlier one byte for byte.")
+    duplicates: list[Duplicates] = Field(
+        default_factory=list, description="The repeated images; contradictions first; the first hundred."
+    )
+    conflicting_duplicates: int = Field(0, description="Repeated images that carry more than one label.")
+    case_twins: list[list[str]] = Field(
+        default_factory=list, description="Labels that differ in case or surrounding space only: Cat and cat."
+    )
+    warnings: list[str] = Field(default_factory=list, description="What should be looked at before training.")

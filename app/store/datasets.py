@@ -1,0 +1,178 @@
+"""Datasets: labelled images, unpacked once from an upload, checked, and never edited.
+
+<root>/<name>/report.json          what is in it: DatasetReport
+<root>/<name>/index.jsonl          one line an image, sorted by name
+<root>/<name>/images/000001.png …  the images as they were uploaded, under names of our own
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app.errors import DatasetNotFound, InvalidDataset, InvalidName, StorageFailed
+from app.names import check_name
+from app.preprocessing import MAX_PIXELS
+from app.store.builtin import builtin_reports
+from app.store.dataset_report import DatasetReport
+from app.store.storage import LocalStorage
+
+REPORT = "report.json"
+INDEX = "index.jsonl"
+IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An image of a dataset. Sizes are in pixels, upright."""
+
+    file: Path
+    name: str
+    """Path in the archive."""
+    label: str
+    sha256: str
+    width: int
+    height: int
+    grayscale: bool
+    """Whether the image shows no colour, whatever its mode."""
+    split: str | None = None
+    """"train", "validation" or "test" where the archive's folders say so."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of a dataset, sorted by name."""
+
+    name: str
+    labels: list[str]
+    """Sorted."""
+    samples: list[Sample]
+    fingerprint: str
+    """SHA-256 (hex) over the sorted names, labels and contents of all images."""
+
+
+class Datasets:
+    """Uploaded datasets in a directory, and the ones built in."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_bytes: int = 8 * 2**30,
+        max_files: int = 1_000_000,
+        max_pixels: int = MAX_PIXELS,
+        threads: int = 0,
+    ) -> None:
+        """Caps on one dataset: bytes when unpacked, files in the archive, and pixels of an image.
+
+        `threads` check images; 0 means one a core.
+        """
+        self._storage = LocalStorage(root, what="dataset folder")
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._max_pixels = max_pixels
+        self._threads = threads
+        self._builtin = builtin_reports()
+
+    def add(
+        self,
+        name: str,
+        archive: Path,
+        *,
+        by: str = "",
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> DatasetReport:
+        """Unpack, check and keep an archive: zip, tar, tar.gz or tar.bz2, told by its content.
+
+        Every image is decoded once. What is no usable image is left out and listed in the report.
+
+        Args:
+            name: of the new dataset.
+            archive: the file; it is only read.
+            by: who added it, for the report.
+            progress: called with the files done and, where the archive tells, their total.
+
+        Raises:
+            InvalidName.
+            Conflict: there is a dataset of that name.
+            InvalidDataset: the archive is damaged, dangerous, over a cap, or holds no labelled images.
+            StorageFailed.
+        """
+        raise NotImplementedError
+
+    def report(self, name: str) -> DatasetReport:
+        """What is known of a dataset.
+
+        Raises:
+            InvalidName, DatasetNotFound, StorageFailed.
+        """
+        if name in self._builtin:
+            return self._builtin[name]
+        text = self._storage.read(f"{check_name(name, 'dataset')}/{REPORT}")
+        if text is None:
+            known = ", ".join([*self._names()[:20], *self._builtin])
+            raise DatasetNotFound(f"There is no dataset {name!r}. There is: {known}.")
+        try:
+            return DatasetReport.model_validate_json(text)
+        except ValidationError as error:
+            raise StorageFailed(f"The {REPORT} of dataset {name} is damaged; add the dataset anew.") from error
+
+    def load(self, name: str) -> Dataset:
+        """The images of an uploaded dataset. Their files are not read.
+
+        Raises:
+            InvalidName, DatasetNotFound, StorageFailed.
+            InvalidDataset: it is built in, and has no files.
+        """
+        report = self.report(name)
+        if report.builtin:
+            raise InvalidDataset(f"Dataset {name} is built in: its images are made when it is trained on.")
+        folder = self._storage.local(name)
+        try:
+            samples = [_sample(folder, line) for line in (self._storage.read(f"{name}/{INDEX}") or b"").splitlines()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageFailed(f"The {INDEX} of dataset {name} is damaged; add the dataset anew.") from error
+        if len(samples) != report.images:
+            raise StorageFailed(f"The {INDEX} of dataset {name} is damaged; add the dataset anew.")
+        return Dataset(name, sorted(report.classes), samples, report.fingerprint or "")
+
+    def clean(self) -> int:
+        """Remove what processes that died left in staging. Call it at start; it never harms the living."""
+        return self._storage.clean()
+
+    def list(self) -> Sequence[DatasetReport]:
+        """Reports of all datasets: the uploaded ones by name, then the built-in ones."""
+        return [*(self.report(name) for name in self._names()), *self._builtin.values()]
+
+    def _names(self) -> Sequence[str]:
+        return sorted(
+            name
+            for name in self._storage.folders("")
+            if _is_name(name) and name not in self._builtin and REPORT in self._storage.files(name)
+        )
+
+
+def _sample(folder: Path, line: bytes) -> Sample:
+    fields = json.loads(line)
+    return Sample(
+        file=folder / fields["file"],
+        name=fields["name"],
+        label=fields["label"],
+        sha256=fields["sha256"],
+        width=fields["width"],
+        height=fields["height"],
+        grayscale=fields["grayscale"],
+        split=fields["split"],
+    )
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name(name, "dataset")
+    except InvalidName:
+        return False
+    return True
