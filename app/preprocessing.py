@@ -23,7 +23,7 @@ from PIL import (
     UnidentifiedImageError,
     WebPImagePlugin,
 )
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 
@@ -107,6 +107,12 @@ class Preprocessing(BaseModel):
         "in_model",
         description="Scaling of uint8 to the model's input. `in_model`: the model takes uint8 and scales by itself.",
     )
+
+    @model_validator(mode="after")
+    def _scaling_has_its_channels(self) -> Preprocessing:
+        if self.color == "grayscale" and self.scaling in ("imagenet", "caffe"):
+            raise ValueError(f"scaling {self.scaling!r} has constants for three channels; color must be 'rgb'")
+        return self
 
     @property
     def channels(self) -> int:
@@ -290,10 +296,25 @@ def _fit(image: Image.Image, spec: Preprocessing) -> UInt8Array:
     if spec.fit == "crop":
         image = ImageOps.fit(image, size, method=resample)
     elif spec.fit == "pad":
-        image = ImageOps.pad(image, size, method=resample, color=0)
+        image = _pad(image, size, resample)
     elif image.size != size:
         image = image.resize(size, resample)
     return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
+
+
+def _pad(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Make the image as large as fits into `size`, and lay it centred on black.
+
+    As `ImageOps.pad`, which makes nothing at all of an image that is thinner than a row of the result.
+    """
+    width, height = size
+    if image.width / image.height > width / height:
+        inner = (width, max(1, round(image.height / image.width * width)))
+    else:
+        inner = (max(1, round(image.width / image.height * height)), height)
+    canvas = Image.new(image.mode, size)
+    canvas.paste(image.resize(inner, resample), (round((width - inner[0]) * 0.5), round((height - inner[1]) * 0.5)))
+    return canvas
 
 
 def _reason(error: BaseException) -> str:
