@@ -258,7 +258,8 @@ def _to_mode(image: Image.Image, spec: Preprocessing) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        # Premultiplied grey knows but one way out.
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
     mode = "RGB" if spec.color == "rgb" else "L"
@@ -269,22 +270,22 @@ def _to_mode(image: Image.Image, spec: Preprocessing) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit (or wider) grey to 8 bits; Pillow's own conversion clips at 255."""
+    """Scale grey of more than 8 bits to 8; Pillow's own conversion clips at 255."""
     values = np.asarray(image)
+    # Pillow passes over two things in the TIFFs that it opens in these modes.
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise InvalidImage("The image has pixel values that are not finite.")
         # Floating-point TIFFs hold [0, 1] by convention.
-        return Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
+        values = np.clip(values, 0, 1)
+        return Image.fromarray(np.rint((1 - values if inverted else values) * 255).astype(np.uint8))
     if values.dtype.itemsize > 2:
         values = np.clip(values, 0, 65535)
-    elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Two things that Pillow passes over in 16-bit TIFFs.
-        if image.tag_v2.get(_BITS_PER_SAMPLE) == (12,):
-            values = values << 4 | values >> 8
-        if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            values = 65535 - values
-    grey = _EIGHT_BITS[values]
+    elif tags.get(_BITS_PER_SAMPLE) == (12,):
+        values = values << 4 | values >> 8
+    grey = _EIGHT_BITS[65535 - values if inverted else values]
     if (key := image.info.get("transparency")) is not None:
         grey[values == key] = 255
     return Image.fromarray(grey)
