@@ -1,0 +1,95 @@
+"""`python -m app.training JOB_FOLDER`: run one training job to its end.
+
+Exit status: 0 succeeded, 1 failed, 2 wrong usage, 3 another process runs this job, 4 cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from app.errors import FoveaError, TrainingFailed
+from app.jobs.folder import FINAL, JobFolder, JobResult, JobState, State, now
+from app.settings import Settings
+from app.training.reporter import Cancelled, Reporter
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or not (Path(arguments[0]) / "spec.json").is_file():
+        print("usage: python -m app.training JOB_FOLDER (a folder with spec.json)", file=sys.stderr)
+        return 2
+    job = JobFolder(Path(arguments[0]))
+    with job.hold() as held:
+        if not held:
+            print(f"job {job.id} is already being run by another process", file=sys.stderr)
+            return 3
+        state = job.state()
+        if state.state in FINAL:
+            return 0
+        state = state.model_copy(
+            update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
+        )
+        job.write_state(state)
+        return _run(job, state)
+
+
+def _run(job: JobFolder, state: JobState) -> int:
+    reporter = Reporter(job, state.attempt)
+    reporter.say(f"job {job.id}, attempt {state.attempt}, process {os.getpid()}")
+    try:
+        result = _train(job, reporter)
+    except Cancelled:
+        reporter.say("cancelled")
+        _finish(job, state, "cancelled", "Cancelled on request.")
+        return 4
+    except FoveaError as error:
+        reporter.say(f"failed: {error}")
+        _finish(job, state, "failed", str(error))
+        return 1
+    except OSError as error:
+        traceback.print_exc()
+        _finish(
+            job, state, "failed", f"The system refused: {error.strerror or error}. Free some space, then try again."
+        )
+        return 1
+    except MemoryError:
+        traceback.print_exc()
+        _finish(job, state, "failed", "Out of memory: use a smaller batch_size, smaller images or fewer filters.")
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        _finish(job, state, "failed", f"Unexpected {type(error).__name__}: {error}"[:1000])
+        return 1
+    job.write_result(result)
+    _finish(job, state, "succeeded", None)
+    reporter.say(f"succeeded: {result.model} version {result.version}; {result.promotion_reason}")
+    return 0
+
+
+def _train(job: JobFolder, reporter: Reporter) -> JobResult:
+    settings = Settings()
+    threads = settings.training_threads or os.cpu_count() or 1
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    reporter.say(f"loading TensorFlow, {threads} threads")
+    # Imported here: it takes seconds, and a job that cannot start should say so at once.
+    import tensorflow as tf
+
+    from app.training.pipeline import train
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    try:
+        return train(job, settings, reporter)
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainingFailed("Out of memory: use a smaller batch_size, smaller images or fewer filters.") from error
+
+
+def _finish(job: JobFolder, state: JobState, final: State, reason: str | None) -> None:
+    job.write_state(state.model_copy(update={"state": final, "finished_at": now(), "reason": reason}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

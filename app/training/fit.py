@@ -1,0 +1,277 @@
+"""The training loop: epochs of augmented batches, a checkpoint after each, the best weights kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from app.errors import TrainingFailed
+from app.jobs.spec import Augmentation, TrainingSpec
+from app.preprocessing import UInt8Array
+from app.training.architectures import Architecture, Normalization, build, choose_normalization, default_architecture
+from app.training.augmentation import augment, default_augmentation
+from app.training.checkpoint import Arrays, Checkpoint, Epoch
+from app.training.dataset import Targets, TrainingData
+from app.training.reporter import Reporter
+
+_DEFAULT_LEARNING_RATE = {"adam": 0.001, "adamw": 0.001, "rmsprop": 0.001, "sgd": 0.05}
+
+# Share of the fitting time that evaluating and exporting take at the end, for the estimate of the time left.
+_AFTERWARDS = 0.05
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, in float32, with the weights of the best epoch."""
+
+    model: keras.Model
+    architecture: Architecture
+    augmentation: Augmentation
+    normalization: Normalization
+    history: list[Epoch]
+    best_epoch: int
+
+
+def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Reporter) -> Fitted:
+    """Train until the epochs are done or the validation loss stops falling; resume where a checkpoint says.
+
+    Raises:
+        TrainingFailed: the loss is no longer finite, or the network does not fit the images.
+        Cancelled: the job was asked to stop.
+    """
+    architecture = spec.architecture or default_architecture(data.preprocessing)
+    augmentation = spec.augmentation or default_augmentation(data.preprocessing)
+    train_images, train_targets = data.images[data.train], data.targets[data.train]
+    normalization = choose_normalization(spec.preprocessing.normalization, train_images)
+
+    def network(mixed_precision: bool) -> keras.Model:
+        classes = len(data.labels)
+        return build(
+            architecture, data.preprocessing, normalization, classes, seed=spec.seed, mixed_precision=mixed_precision
+        )
+
+    model = network(spec.mixed_precision)
+    batch_size = min(spec.batch_size, len(train_images))
+    steps = len(train_images) // batch_size
+    _compile(model, spec, steps)
+    average = _Average(model, spec.weight_average)
+    state = Checkpoint.load(checkpoints)
+    if state is not None:
+        _restore(model, average, state)
+        reporter.phase("fit", f"resuming after epoch {len(state.history)}")
+    else:
+        state = Checkpoint([], [], [], best=_values(model.weights), best_epoch=0)
+        reporter.phase("fit", f"{architecture.name} with {model.count_params():,} parameters")
+    validation = _batches(data.images[data.validation], data.targets[data.validation], len(data.labels), batch_size)
+
+    while len(state.history) < spec.epochs and not _stops_early(spec, state):
+        number = len(state.history) + 1
+        started = time.monotonic()
+        batches = _augmented(train_images, train_targets, len(data.labels), batch_size, augmentation, spec.seed, number)
+        fitted = model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(reporter), average])
+        with average.applied():
+            val_loss, val_accuracy = model.evaluate(validation, verbose=0, callbacks=[_Watch(reporter)])
+            weights = _values(model.weights)
+        epoch = Epoch(
+            epoch=number,
+            loss=fitted.history["loss"][0],
+            accuracy=fitted.history["accuracy"][0],
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            learning_rate=float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
+            seconds=time.monotonic() - started,
+        )
+        state.history.append(epoch)
+        if _is_best(state.history):
+            state.best, state.best_epoch = weights, number
+        state.variables, state.optimizer = _values(model.variables), _values(model.optimizer.variables)
+        state.average = average.values()
+        state.save(checkpoints)
+        _report(epoch, spec.epochs, state.history, reporter)
+
+    final = network(False)
+    final.set_weights(state.best)
+    return Fitted(final, architecture, augmentation, normalization, state.history, state.best_epoch)
+
+
+def _compile(model: keras.Model, spec: TrainingSpec, steps: int) -> None:
+    peak = spec.learning_rate or _DEFAULT_LEARNING_RATE[spec.optimizer]
+    total = steps * spec.epochs
+    warmup = int(total * spec.warmup)
+    if spec.schedule == "cosine":
+        rate: Any = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=peak / 100 if warmup else peak,
+            decay_steps=max(1, total - warmup),
+            warmup_target=peak if warmup else None,
+            warmup_steps=warmup,
+        )
+    else:
+        rate = peak
+    decay = spec.weight_decay or None
+    match spec.optimizer:
+        case "adam":
+            optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
+        case "adamw":
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=spec.weight_decay)
+        case "sgd":
+            optimizer = keras.optimizers.SGD(rate, spec.momentum, nesterov=spec.momentum > 0, weight_decay=decay)
+        case "rmsprop":
+            optimizer = keras.optimizers.RMSprop(rate, weight_decay=decay)
+    if decay:
+        # Decaying what only shifts and scales helps nothing.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=spec.label_smoothing)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    optimizer.build(model.trainable_variables)
+
+
+def _augmented(
+    images: UInt8Array,
+    targets: Targets,
+    classes: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    seed: int,
+    epoch: int,
+) -> tf.data.Dataset:
+    """One epoch of shuffled, augmented batches, the same for the same seed and epoch."""
+    order = np.random.default_rng([seed, 3, epoch]).permutation(len(images))
+    one_hot = np.eye(classes, dtype=np.float32)
+
+    def batch(step: Any, positions: Any) -> tuple[Any, Any]:
+        pixels = tf.numpy_function(lambda chosen: images[chosen], [positions], tf.uint8)
+        pixels.set_shape((batch_size, *images.shape[1:]))
+        labels = tf.numpy_function(lambda chosen: one_hot[targets[chosen]], [positions], tf.float32)
+        labels.set_shape((batch_size, classes))
+        draw = tf.stack([tf.constant(seed * 1_000_003 % 2**31 + epoch, tf.int32), tf.cast(step, tf.int32)])
+        return augment(pixels, augmentation, draw), labels
+
+    batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True).enumerate()
+    return batches.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+
+def _batches(images: UInt8Array, targets: Targets, classes: int, batch_size: int) -> tf.data.Dataset:
+    one_hot = np.eye(classes, dtype=np.float32)[targets]
+    batches = tf.data.Dataset.from_tensor_slices((images, one_hot)).batch(max(batch_size, 256))
+    return batches.map(lambda pixels, labels: (tf.cast(pixels, tf.float32), labels)).prefetch(2)
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends the run when the job is cancelled or the loss is no longer a number."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._reporter.check_cancelled()
+        loss = (logs or {}).get("loss", 0.0)
+        if not np.isfinite(loss):
+            raise TrainingFailed(
+                f"The loss became {loss} at step {batch + 1} of an epoch: training diverged. Try a learning rate ten "
+                "times lower, or a longer warm-up."
+            )
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._reporter.check_cancelled()
+
+
+class _Average(keras.callbacks.Callback):  # type: ignore[misc]
+    """Exponential moving average of all weights, batch norm statistics included (Polyak and Juditsky, 1992)."""
+
+    def __init__(self, model: keras.Model, momentum: float) -> None:
+        super().__init__()
+        self._momentum = momentum
+        self._weights = [weight.value for weight in model.weights] if momentum else []
+        self._averages = [tf.Variable(weight) for weight in self._weights]
+        self._step = tf.Variable(0.0)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self._momentum:
+            self._update()
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def _update(self) -> None:
+        self._step.assign_add(1.0)
+        # The young average follows quickly: it must not remember the random start.
+        momentum = tf.minimum(self._momentum, self._step / (10.0 + self._step))
+        for average, weight in zip(self._averages, self._weights, strict=True):
+            average.assign(average * momentum + weight * (1 - momentum))
+
+    def applied(self) -> _Swapped:
+        """The model carries the averages for the length of the block."""
+        return _Swapped(self._weights, self._averages)
+
+    def values(self) -> Arrays:
+        return [self._step.numpy(), *_values(self._averages)] if self._momentum else []
+
+    def restore(self, values: Arrays) -> None:
+        if self._momentum:
+            for variable, value in zip([self._step, *self._averages], values, strict=True):
+                variable.assign(value)
+
+
+class _Swapped:
+    """Exchanges the values of two lists of variables, and back."""
+
+    def __init__(self, weights: list[tf.Variable], averages: list[tf.Variable]) -> None:
+        self._weights = weights
+        self._averages = averages
+
+    def __enter__(self) -> None:
+        self._kept = _values(self._weights)
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            weight.assign(average)
+
+    def __exit__(self, *_: object) -> None:
+        for weight, kept in zip(self._weights, self._kept, strict=True):
+            weight.assign(kept)
+
+
+def _restore(model: keras.Model, average: _Average, state: Checkpoint) -> None:
+    for variables, values in ((model.variables, state.variables), (model.optimizer.variables, state.optimizer)):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+    average.restore(state.average)
+
+
+def _values(variables: list[Any]) -> Arrays:
+    return [np.array(variable) for variable in variables]
+
+
+def _is_best(history: list[Epoch]) -> bool:
+    """Whether the last epoch beats all before it: by accuracy, and by loss where accuracies tie."""
+    key = [(epoch.val_accuracy, -epoch.val_loss) for epoch in history]
+    return key[-1] > max(key[:-1], default=(-1.0, 0.0))
+
+
+def _stops_early(spec: TrainingSpec, state: Checkpoint) -> bool:
+    if spec.early_stopping is None or not state.history:
+        return False
+    losses = [epoch.val_loss for epoch in state.history]
+    return len(losses) - 1 - losses.index(min(losses)) >= spec.early_stopping.patience
+
+
+def _report(epoch: Epoch, epochs: int, history: list[Epoch], reporter: Reporter) -> None:
+    # The first epoch traces and compiles; later ones tell the pace.
+    pace = float(np.median([past.seconds for past in (history[1:] or history)[-5:]]))
+    left = pace * (epochs - epoch.epoch) * (1 + _AFTERWARDS)
+    reporter.epoch(
+        f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}, validation loss "
+        f"{epoch.val_loss:.4f}, validation accuracy {epoch.val_accuracy:.4f}, {epoch.seconds:.1f} s",
+        epoch=epoch.epoch,
+        epochs=epochs,
+        loss=epoch.loss,
+        accuracy=epoch.accuracy,
+        val_loss=epoch.val_loss,
+        val_accuracy=epoch.val_accuracy,
+        learning_rate=epoch.learning_rate,
+        seconds=epoch.seconds,
+        remaining_seconds=left,
+    )

@@ -1,0 +1,40 @@
+"""The steps of a training job, top to bottom."""
+
+from __future__ import annotations
+
+from app.jobs.folder import JobFolder, JobResult
+from app.settings import Settings
+from app.store.datasets import Datasets
+from app.store.registry import Registry
+from app.training.dataset import prepare
+from app.training.evaluate import evaluate
+from app.training.export import find_version, register
+from app.training.fit import fit
+from app.training.promote import promote
+from app.training.report import write_evaluation
+from app.training.reporter import Reporter
+
+
+def train(job: JobFolder, settings: Settings, reporter: Reporter) -> JobResult:
+    """dataset → split → fit → evaluate on the test split → export → register → promote if the policy says so."""
+    spec = job.spec()
+    registry = Registry(settings.model_store)
+    data = prepare(spec, Datasets(settings.workspace / "datasets"), reporter)
+    version = find_version(registry, spec.model_name, job.id)
+    if version is None:
+        fitted = fit(spec, data, job.path / "checkpoint", reporter)
+        reporter.phase("evaluate", f"{len(data.test):,} images of the test split")
+        evaluation = evaluate(fitted.model, data)
+        reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} on the test split")
+        with registry.staging() as staged:
+            write_evaluation(staged, evaluation, fitted, data)
+            version = register(registry, staged, job.id, spec, data, fitted, evaluation)
+        reporter.phase("register", f"{spec.model_name} version {version}")
+    else:
+        reporter.phase("register", f"an earlier attempt registered {spec.model_name} version {version}")
+    promoted, reason = promote(registry, spec, version, data, job.id)
+    reporter.phase("promote", reason)
+    metrics = registry.manifest(spec.model_name, version).metrics
+    return JobResult(
+        model=spec.model_name, version=version, metrics=metrics, promoted=promoted, promotion_reason=reason
+    )

@@ -1,0 +1,54 @@
+"""What a running job tells the outside: progress lines, the log, and whether it was asked to stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from app.jobs.folder import JobFolder, Progress, now
+
+Phase = Literal["dataset", "fit", "evaluate", "export", "register", "promote"]
+
+# How old the last look at the cancel marker may be, in seconds.
+_CANCEL_INTERVAL = 0.5
+
+
+class Cancelled(Exception):
+    """The job was asked to stop."""
+
+
+class Reporter:
+    """Appends to `progress.jsonl` and prints to the log."""
+
+    def __init__(self, job: JobFolder, attempt: int) -> None:
+        self._job = job
+        self._attempt = attempt
+        self._looked = 0.0
+
+    def phase(self, phase: Phase, message: str) -> None:
+        """Enter a phase, or say what it does now."""
+        self.say(f"{phase}: {message}")
+        self._job.append(Progress(at=now(), attempt=self._attempt, phase=phase, message=message))
+        self.check_cancelled(at_once=True)
+
+    def epoch(self, line: str, **values: float | int | None) -> None:
+        """Report a finished epoch; `values` are fields of `Progress`."""
+        self.say(line)
+        self._job.append(
+            Progress.model_validate({"at": now(), "attempt": self._attempt, "phase": "fit", "message": line, **values})
+        )
+
+    def say(self, line: str) -> None:
+        print(f"{now():%Y-%m-%d %H:%M:%S} {line}", flush=True)
+
+    def check_cancelled(self, *, at_once: bool = False) -> None:
+        """Raise Cancelled if the job was asked to stop; cheap enough for every step.
+
+        Raises:
+            Cancelled: the marker is there.
+        """
+        if not at_once and time.monotonic() - self._looked < _CANCEL_INTERVAL:
+            return
+        self._looked = time.monotonic()
+        if self._job.cancel_requested:
+            raise Cancelled
