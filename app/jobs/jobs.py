@@ -168,12 +168,12 @@ class Jobs:
             Conflict: it has ended already.
         """
         job = self.get(job_id)
-        _check_open(job)
+        if (state := job.state()).state in FINAL:
+            raise Conflict(f"Job {job.id} has ended already: it is {state.state}.")
         job.request_cancel()
         with job.hold() as held:
-            # Without the lock somebody is at work on it, and sees the marker.
-            if held:
-                state = _check_open(job)
+            # Without the lock somebody is at work on it and sees the marker, or has seen it by now.
+            if held and (state := job.state()).state not in FINAL:
                 reason = "Cancelled before it began." if state.attempt == 0 else "Cancelled on request."
                 job.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now(), "reason": reason}))
         return job
@@ -230,13 +230,6 @@ def _remaining(lines: list[Progress]) -> float | None:
         if line.remaining_seconds is not None:
             return max(0.0, line.remaining_seconds - (now() - line.at).total_seconds())
     return None
-
-
-def _check_open(job: JobFolder) -> JobState:
-    state = job.state()
-    if state.state in FINAL:
-        raise Conflict(f"Job {job.id} has ended already: it is {state.state}.")
-    return state
 
 
 def _new_id(at: datetime) -> str:

@@ -40,7 +40,7 @@ class Supervisor:
         *,
         poll: float = 0.5,
         tries: int = 3,
-        cancel_grace: float = 5.0,
+        grace: float = 5.0,
         kill_grace: float = 3.0,
     ) -> None:
         """Nothing runs before `run`.
@@ -50,17 +50,17 @@ class Supervisor:
             executor: what launches trainers.
             poll: seconds between looks at the jobs.
             tries: a job fails when this many trainers in a row died on it without finishing an epoch.
-            cancel_grace: seconds a trainer gets to notice that it is to stop, before it is asked by SIGTERM.
+            grace: seconds a trainer gets to end when it is cancelled or done, before it is asked to by SIGTERM.
             kill_grace: seconds from then on, before it is killed.
         """
         self._jobs = jobs
         self._executor = executor
         self._poll = poll
         self._tries = tries
-        self._cancel_grace = cancel_grace
+        self._grace = grace
         self._kill_grace = kill_grace
         self._attempt_at_launch: dict[str, int] = {}
-        self._cancel_seen: dict[str, float] = {}
+        self._due_since: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; stand by while another process leads. A trainer at work is left at it."""
@@ -94,13 +94,14 @@ class Supervisor:
         living = 0
         waiting: list[tuple[bool, JobFolder]] = []
         for job_id, known in self._jobs.states().items():
-            if known.state in FINAL:
+            # A trainer that has said its last word still takes its memory until its process is gone.
+            if known.state in FINAL and job_id not in self._attempt_at_launch:
                 continue
             job = JobFolder(self._jobs.root / job_id)
             try:
                 if self._executor.alive(job):
                     living += 1
-                    self._see_to_cancel(job)
+                    self._see_to_end(job, known)
                 elif self._untouched(job, known) or self._settle(job) is None:
                     waiting.append((known.state == "queued", job))
             except (OSError, ValueError):
@@ -130,7 +131,7 @@ class Supervisor:
         """Draw the conclusion for a job that nobody is at work on: its final state, or None if it is to be launched."""
         ending = self._executor.collect(job)
         before = self._attempt_at_launch.pop(job.id, None)
-        self._cancel_seen.pop(job.id, None)
+        self._due_since.pop(job.id, None)
         with job.hold() as held:
             if not held:
                 return job.state().state  # a trainer has come between: seen at the next look
@@ -159,14 +160,14 @@ class Supervisor:
             if held and (state := job.state()).state not in FINAL:
                 _end(job, state, final, reason)
 
-    def _see_to_cancel(self, job: JobFolder) -> None:
-        """A trainer sees the marker by itself; one that does not is asked, and then made, to end."""
-        if not job.cancel_requested:
+    def _see_to_end(self, job: JobFolder, known: JobState) -> None:
+        """A trainer that is to stop, or is done, ends by itself; one that does not is asked to, and then made to."""
+        if known.state not in FINAL and not job.cancel_requested:
             return
-        seen = self._cancel_seen.setdefault(job.id, time.monotonic())
+        seen = self._due_since.setdefault(job.id, time.monotonic())
         waited = time.monotonic() - seen
-        if waited >= self._cancel_grace:
-            self._executor.end(job, force=waited >= self._cancel_grace + self._kill_grace)
+        if waited >= self._grace:
+            self._executor.end(job, force=waited >= self._grace + self._kill_grace)
 
     @contextmanager
     def _lead(self) -> Iterator[bool]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from app.errors import TrainingFailed
 from app.jobs.executors.base import Exit
-from app.jobs.folder import JobFolder, JobResult, JobState, Progress, now
+from app.jobs.folder import FINAL, JobFolder, JobResult, JobState, Progress, now
 
 Register = Callable[[JobFolder], int]
 
@@ -34,44 +34,42 @@ class Fake:
         self._epochs = epochs
         self._seconds = seconds
         self._register: Register = register or (lambda _: version)
-        self._threads: dict[str, threading.Thread] = {}
-        self._ended: dict[str, threading.Event] = {}
+        self._plays: dict[str, tuple[threading.Thread, threading.Event]] = {}
 
     def launch(self, job: JobFolder) -> None:
         """Start the play on `job`."""
-        self._ended[job.id] = threading.Event()
-        thread = threading.Thread(target=self._train, args=(job,), name=f"fake-trainer-{job.id}", daemon=True)
-        self._threads[job.id] = thread
+        ended = threading.Event()
+        thread = threading.Thread(target=self._train, args=(job, ended), name=f"fake-trainer-{job.id}", daemon=True)
+        self._plays[job.id] = (thread, ended)
         thread.start()
 
     def alive(self, job: JobFolder) -> bool:
         """Whether the play goes on."""
-        thread = self._threads.get(job.id)
-        return (thread is not None and thread.is_alive()) or job.alive
+        return (job.id in self._plays and self._plays[job.id][0].is_alive()) or job.alive
 
     def collect(self, job: JobFolder) -> Exit | None:
         """Known only of plays that were ended before their time."""
-        self._threads.pop(job.id, None)
-        ended = self._ended.pop(job.id, None)
-        return Exit("was told to end") if ended is not None and ended.is_set() else None
+        if job.id not in self._plays or self._plays[job.id][0].is_alive():
+            return None
+        _, ended = self._plays.pop(job.id)
+        return Exit("was told to end") if ended.is_set() else None
 
-    def end(self, job: JobFolder, *, force: bool) -> None:  # noqa: ARG002 - a thread ends in one way only
+    def end(self, job: JobFolder, *, force: bool) -> None:
         """Leave the stage as a killed trainer would: at once, without a word."""
-        if job.id in self._ended:
-            self._ended[job.id].set()
+        if job.id in self._plays:
+            self._plays[job.id][1].set()
 
-    def _train(self, job: JobFolder) -> None:
+    def _train(self, job: JobFolder, ended: threading.Event) -> None:
         with job.hold() as held:
             state = job.state()
-            if not held or state.state not in ("queued", "running"):
+            if not held or state.state in FINAL:
                 return
             state = state.model_copy(
                 update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
             )
             job.write_state(state)
             for epoch in range(1, self._epochs + 1):
-                self._ended[job.id].wait(self._seconds)
-                if self._ended[job.id].is_set():
+                if ended.wait(self._seconds):
                     return
                 if job.cancel_requested:
                     _end(job, state, state="cancelled", reason="Cancelled on request.")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,15 @@ EXIT_LOCKED = 3
 _LOWEST_NICE = 19
 # Where memory runs out the kernel ends the trainer, which resumes, and not the server. From -1000 to 1000.
 _OOM_SCORE = 600
+
+
+class _Trainer(subprocess.Popen[bytes]):
+    """A child that is meant to outlive this process: no warning when it is dropped while it runs."""
+
+    def __del__(self, **_: object) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            super().__del__()
 
 
 class LocalProcess:
@@ -48,7 +58,7 @@ class LocalProcess:
         self._environment = dict(environment)
         self._command = list(command)
         self._lowest_priority = lowest_priority
-        self._launched: dict[str, subprocess.Popen[bytes]] = {}
+        self._launched: dict[str, _Trainer] = {}
         self._exits: dict[str, Exit] = {}
 
     def launch(self, job: JobFolder) -> None:
@@ -56,7 +66,7 @@ class LocalProcess:
         path = job.path.resolve()
         try:
             with (path / "log.txt").open("ab") as log:
-                process = subprocess.Popen(
+                process = _Trainer(
                     [*self._command, str(path)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
