@@ -8,18 +8,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.errors import DatasetNotFound, InvalidDataset, InvalidName, StorageFailed
+from app.errors import Conflict, DatasetNotFound, InvalidDataset, InvalidName, StorageFailed
 from app.names import check_name
 from app.preprocessing import MAX_PIXELS
+from app.store.archives.entry import Limits
+from app.store.archives.opening import open_archive
 from app.store.builtin import builtin_reports
 from app.store.dataset_report import DatasetReport
+from app.store.intake import CheckedImage, take_in
+from app.store.layout import Place
 from app.store.storage import LocalStorage
+from app.store.survey import place, survey
 
 REPORT = "report.json"
 INDEX = "index.jsonl"
@@ -72,8 +77,7 @@ class Datasets:
         `threads` check images; 0 means one a core.
         """
         self._storage = LocalStorage(root, what="dataset folder")
-        self._max_bytes = max_bytes
-        self._max_files = max_files
+        self._limits = Limits(max_bytes=max_bytes, max_files=max_files)
         self._max_pixels = max_pixels
         self._threads = threads
         self._builtin = builtin_reports()
@@ -102,7 +106,29 @@ class Datasets:
             InvalidDataset: the archive is damaged, dangerous, over a cap, or holds no labelled images.
             StorageFailed.
         """
-        raise NotImplementedError
+        self._check_free(name)
+        with self._storage.staging() as folder:
+            (folder / IMAGES).mkdir()
+            with open_archive(archive, self._limits) as entries:
+                intake = take_in(
+                    entries,
+                    folder / IMAGES,
+                    self._limits,
+                    max_pixels=self._max_pixels,
+                    threads=self._threads,
+                    progress=progress,
+                )
+            placed, remarks = place(intake)
+            for image in intake.images:
+                if image.name not in placed:
+                    (folder / IMAGES / image.file).unlink()
+            images = sorted((image for image in intake.images if image.name in placed), key=lambda image: image.name)
+            report = survey(name, by, images, placed, intake, remarks)
+            _write_index(folder / INDEX, images, placed)
+            (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            if not self._storage.publish(folder, name):
+                raise Conflict(_taken(name))
+        return report
 
     def report(self, name: str) -> DatasetReport:
         """What is known of a dataset.
@@ -148,12 +174,39 @@ class Datasets:
         """Reports of all datasets: the uploaded ones by name, then the built-in ones."""
         return [*(self.report(name) for name in self._names()), *self._builtin.values()]
 
+    def _check_free(self, name: str) -> None:
+        if name in self._builtin:
+            raise Conflict(f"{name!r} is the name of a built-in dataset. Choose another name.")
+        if check_name(name, "dataset") in self._storage.folders(""):
+            raise Conflict(_taken(name))
+
     def _names(self) -> Sequence[str]:
         return sorted(
             name
             for name in self._storage.folders("")
             if _is_name(name) and name not in self._builtin and REPORT in self._storage.files(name)
         )
+
+
+def _taken(name: str) -> str:
+    return f"There is a dataset {name!r} already, and datasets are never changed. Choose another name."
+
+
+def _write_index(file: Path, images: Sequence[CheckedImage], places: Mapping[str, Place]) -> None:
+    with file.open("x", encoding="utf-8") as out:
+        for image in images:
+            place = places[image.name]
+            line = {
+                "file": f"{IMAGES}/{image.file}",
+                "name": image.name,
+                "label": place.label,
+                "split": place.split,
+                "sha256": image.sha256,
+                "width": image.width,
+                "height": image.height,
+                "grayscale": image.grayscale,
+            }
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _sample(folder: Path, line: bytes) -> Sample:
