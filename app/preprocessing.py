@@ -16,6 +16,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageFile,
     ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
@@ -69,6 +70,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Pillow decodes BMPs with run-length encoding in Python, and of a few bytes it can make millions of pixels.
+_MAX_RLE_PIXELS = 1_000_000
 
 # The marker that starts a scan of a JPEG. Encoders write about ten; the count also sees what
 # looks like one in metadata, hence the room.
@@ -190,7 +194,7 @@ def scale(batch: UInt8Array, spec: Preprocessing) -> UInt8Array | Float32Array:
             return np.ascontiguousarray(values[..., ::-1] - _CAFFE_MEAN_BGR)
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header, and no more, of an image of an allowed format and size."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -203,6 +207,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"The image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed."
+        )
+    if width * height > _MAX_RLE_PIXELS and any(tile.codec_name == "bmp_rle" for tile in image.tile):
+        raise ImageTooLarge(
+            f"The image has {width * height:,} pixels; at most {_MAX_RLE_PIXELS:,} are allowed in a BMP with "
+            "run-length encoding. Save it as PNG."
         )
     # A scan of ten bytes makes the decoder walk over the whole picture once more.
     if "progressive" in image.info and (scans := data.count(_SCAN)) > _MAX_SCANS:
