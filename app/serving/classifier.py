@@ -1,4 +1,4 @@
-"""From encoded images to answers: which version answers, admission, decoding, inference."""
+"""From encoded images to answers: admission, then the version that answers, then decoding and inference."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.errors import FoveaError
+from app.errors import FoveaError, InvalidRequest, NotReady
 from app.metrics import Metrics
 from app.preprocessing import Float32Array
+from app.serving.admission import Admission
+from app.serving.batching import Engine
+from app.serving.catalogue import Catalogue
+from app.serving.cores import available_cores
+from app.serving.decoding import Decoder
+from app.serving.runtimes.base import RuntimeLoader
+from app.serving.runtimes.loading import runtime_loader
+from app.serving.shelf import Shelf
 from app.serving.status import Status
+from app.serving.ticket import Result, Ticket
 from app.settings import Settings
 from app.store.registry import Registry
+
+_STOPPING = "The service is not running: it is starting or shutting down."
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,17 @@ class Answer:
 class Classifier:
     """Serves the models of a store. Belongs to one event loop; its methods are called on that loop."""
 
-    def __init__(self, registry: Registry, settings: Settings, metrics: Metrics) -> None: ...
+    def __init__(
+        self, registry: Registry, settings: Settings, metrics: Metrics, *, load_runtime: RuntimeLoader | None = None
+    ) -> None:
+        """Opens nothing yet. `load_runtime` stands in for the engine that the settings choose."""
+        self._settings = settings
+        self._metrics = metrics
+        self._shelf = Shelf(registry, settings, metrics, load_runtime or runtime_loader(settings.runtime))
+        self._catalogue = Catalogue(registry, settings, metrics, self._shelf)
+        self._admission = Admission(settings.max_queue, metrics)
+        self._decoder: Decoder | None = None
+        self._tickets: set[Ticket] = set()
 
     async def start(self) -> None:
         """Load the production version of every model, then follow the promotion logs until `stop`.
@@ -37,25 +58,36 @@ class Classifier:
         Returns when each was loaded or refused (see `status`); it raises nothing on account of a version. To answer
         health checks meanwhile, run it as a task.
         """
-        raise NotImplementedError
+        self._decoder = Decoder(
+            threads=self._settings.decode_threads or available_cores(),
+            max_pixels=self._settings.max_pixels,
+            metrics=self._metrics,
+        )
+        await self._catalogue.start()
 
     async def stop(self) -> None:
         """Stop following, fail what still waits with NotReady, and free the engines."""
-        raise NotImplementedError
+        decoder, self._decoder = self._decoder, None
+        await self._catalogue.stop()
+        for ticket in [*self._tickets]:
+            ticket.fail(NotReady(_STOPPING))
+        if decoder is not None:
+            await decoder.stop()
+        await self._shelf.stop()
 
     @property
     def started(self) -> bool:
         """Whether the first look at every model is over, for the startup probe."""
-        raise NotImplementedError
+        return self._catalogue.started
 
     @property
     def ready(self) -> bool:
         """Whether there is a model in production, and every such model can be answered for."""
-        raise NotImplementedError
+        return self._decoder is not None and self.status().ready
 
     def status(self) -> Status:
         """What is served, and why what is not is not."""
-        raise NotImplementedError
+        return self._catalogue.status()
 
     async def classify(
         self,
@@ -82,7 +114,17 @@ class Classifier:
             NotReady: the model is still loading, or nothing of it could be loaded.
             Overloaded: the queue is full; nothing was decoded.
         """
-        raise NotImplementedError
+        if not images:
+            raise InvalidRequest("The request holds no image; at least one is needed.")
+        # Before all else, so that what waits for a version to load is bounded too.
+        with self._admission.places(len(images)):
+            engine = await self._catalogue.engine(model, None if version == "production" else version)
+            if self._decoder is None:
+                raise NotReady(_STOPPING)
+            with engine.use():
+                results = await self._answer(Ticket(images), engine, self._decoder)
+        loaded = engine.loaded
+        return Answer(loaded.model, loaded.version, loaded.manifest.labels, results)
 
     async def check(self, model: str, version: int) -> None:
         """Load a version beside the others and replay its golden examples; do so before promoting it.
@@ -93,7 +135,7 @@ class Classifier:
             ModelNotFound, VersionNotFound: there is no such version.
             VersionRefused: with the reason.
         """
-        raise NotImplementedError
+        await self._catalogue.check(model, version)
 
     async def refresh(self, model: str) -> None:
         """Follow the model's promotion log now; also retries a version that was refused.
@@ -104,4 +146,15 @@ class Classifier:
             ModelNotFound: there is no such model.
             VersionRefused: with the reason; what answered before goes on answering.
         """
-        raise NotImplementedError
+        await self._catalogue.refresh(model)
+
+    async def _answer(self, ticket: Ticket, engine: Engine, decoder: Decoder) -> list[Result]:
+        self._tickets.add(ticket)
+        try:
+            decoder.add(ticket, engine)
+            return await ticket.results()
+        finally:
+            # Nothing is left of a call that was answered; of one that was cancelled, what was not begun goes.
+            self._tickets.discard(ticket)
+            decoder.drop(ticket)
+            engine.drop(ticket)

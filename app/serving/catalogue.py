@@ -1,0 +1,266 @@
+"""Which version of which model answers: follows the promotion logs of the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from app.errors import FoveaError, InvalidRequest, ModelNotFound, NotReady, VersionNotFound, VersionRefused
+from app.metrics import Metrics
+from app.serving.batching import Engine
+from app.serving.shelf import Shelf
+from app.serving.status import ModelState, ModelStatus, Status
+from app.settings import Settings
+from app.store.manifest import Promotion
+from app.store.registry import Registry
+
+_NO_MODEL = (
+    "The model store holds no model. Train one (`fovea train DATASET`, or POST /api/v1/training-jobs) or import one "
+    "(`fovea models import DIR`)."
+)
+_NO_PRODUCTION = (
+    "No model has a version in production. Promote one: `fovea models promote MODEL VERSION`, or "
+    "POST /api/v1/models/{model}/promote."
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Model:
+    """What is known of a model."""
+
+    name: str
+    production: Promotion | None = None
+    """The newest entry of the log that was seen."""
+    followed: int = 0
+    """Sequence of the entry that was last acted upon, with success or not."""
+    engine: Engine | None = None
+    """What answers; a swap is the assignment of another."""
+    refusal: str | None = None
+    """Why the version that the log names is not the one that answers."""
+    awaited: bool = False
+    """Whether readiness depends on it: it was there at the start, or has answered since. A model that is trained
+    later does not take the service out of rotation while its first version loads."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    following: asyncio.Task[None] | None = None
+
+
+class Catalogue:
+    """The models of a store, as one process serves them. Belongs to one event loop."""
+
+    def __init__(self, registry: Registry, settings: Settings, metrics: Metrics, shelf: Shelf) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._metrics = metrics
+        self._shelf = shelf
+        self._models: dict[str, _Model] = {}
+        self._poller: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
+        self.started = False
+        """Whether the first look at every model is over."""
+
+    async def start(self) -> None:
+        """Load the production version of every model, then keep following the logs."""
+        await asyncio.gather(*map(asyncio.shield, await self._look(awaited=True)), return_exceptions=True)
+        self.started = True
+        self._poller = asyncio.create_task(self._poll())
+
+    async def stop(self) -> None:
+        """Stop following."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+
+    async def engine(self, name: str | None, version: int | None) -> Engine:
+        """The engine for a request; `use` it at once. `name` None: the default model; `version` None: production.
+
+        Raises:
+            InvalidRequest, ModelNotFound, VersionNotFound, VersionRefused, NotReady, StorageFailed.
+        """
+        model = await self._model(self._default(version) if name is None else name)
+        if version is not None:
+            if model.engine is not None and model.engine.loaded.version == version:
+                return model.engine
+            return await self._shelf.load(model.name, version)
+        if model.engine is not None:
+            return model.engine
+        if model.production is not None:
+            raise NotReady(model.refusal or f"Model {model.name} is still loading; try again in a moment.")
+        versions = ", ".join(map(str, await asyncio.to_thread(self._registry.versions, model.name)))
+        raise VersionNotFound(
+            f"Model {model.name} has no version in production. Promote one, or ask for one by its number: {versions}."
+        )
+
+    async def check(self, name: str, version: int) -> None:
+        """Verify a version's files, load it unless it is loaded, and replay its golden examples."""
+        model = await self._model(name)
+        self._shelf.forgive(name, version)
+        serving = model.engine is not None and model.engine.loaded.version == version
+        if serving or self._shelf.spare(name, version) is not None:
+            await asyncio.to_thread(self._registry.verify, name, version)
+        else:
+            await self._shelf.load(name, version)
+
+    async def refresh(self, name: str) -> None:
+        """Follow a model's log now; tries again what was refused."""
+        model = await self._model(name)
+        await asyncio.shield(self._shelf.spawn(self._follow(model, retry=True)))
+        if model.refusal is not None:
+            raise VersionRefused(model.refusal)
+
+    def status(self) -> Status:
+        """How every model of the store stands."""
+        models = {name: _status(model) for name, model in sorted(self._models.items())}
+        down = [status.reason for name, status in models.items() if self._models[name].awaited and not _up(status)]
+        reason: str | None
+        if not self.started:
+            reason = "The models are still loading."
+        elif not self._models:
+            reason = self._trouble or _NO_MODEL
+        elif not any(model.awaited for model in self._models.values()):
+            reason = _NO_PRODUCTION
+        else:
+            reason = " ".join(filter(None, down)) or None
+        return Status(reason is None, reason, tuple(models.values()))
+
+    def _default(self, version: int | None) -> str:
+        if self._settings.default_model is not None:
+            return self._settings.default_model
+        names = sorted(name for name, model in self._models.items() if model.production is not None)
+        # With none in production, the only model there is can still be asked by a version's number.
+        names = names or (sorted(self._models) if version is not None else [])
+        if len(names) > 1:
+            raise InvalidRequest(
+                f"There are several models: name one of {', '.join(names)} with `model`, or set FOVEA_DEFAULT_MODEL."
+            )
+        if not names:
+            raise NotReady(_NO_PRODUCTION if self._models else self._trouble or _NO_MODEL)
+        return names[0]
+
+    async def _model(self, name: str) -> _Model:
+        if name not in self._models:
+            await self._look()  # it may have been registered since the last poll
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self._models))
+            raise ModelNotFound(f"There is no model {name[:80]!r}. {f'There is: {known}.' if known else _NO_MODEL}")
+        return model
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_interval)
+            try:
+                await self._look()
+            except Exception:
+                _log.exception("looking at the promotion logs failed; trying again")
+
+    async def _look(self, *, awaited: bool = False) -> list[asyncio.Task[None]]:
+        """Read the newest entry of every model's log, and begin to follow those that are new; returns what began.
+
+        A model that is no longer in the store goes on answering: a disk that is away must not end the service.
+        """
+        try:
+            newest = await asyncio.to_thread(self._read_logs)
+        except FoveaError as error:
+            if self._trouble != str(error):
+                _log.warning("%s", error)
+            self._trouble = str(error)
+            return []
+        self._trouble = None
+        begun = []
+        for name, promotion in newest.items():
+            model = self._models.setdefault(name, _Model(name))
+            if promotion is None:
+                continue
+            model.production = model.production or promotion
+            model.awaited |= awaited
+            if promotion.sequence != model.followed and (model.following is None or model.following.done()):
+                model.following = self._shelf.spawn(self._follow(model))
+                begun.append(model.following)
+            self._publish(model)
+        return begun
+
+    def _read_logs(self) -> dict[str, Promotion | None]:
+        return {name: self._registry.production(name) for name in self._registry.models()}
+
+    async def _follow(self, model: _Model, *, retry: bool = False) -> None:
+        """Make the version that the log names the one that answers.
+
+        If it is refused, what answers goes on. If nothing answers yet, the newest version does that
+        was promoted before and can be loaded.
+        """
+        async with model.lock:
+            try:
+                log = await asyncio.to_thread(self._registry.promotions, model.name)
+                if log:
+                    await self._act(model, log, retry=retry)
+            # The store failed, not the version: the entry does not count as followed, and the next poll tries again.
+            except FoveaError as error:
+                if model.refusal != str(error):
+                    _log.warning("model %s: %s", model.name, error)
+                model.refusal = str(error)
+            self._publish(model)
+
+    async def _act(self, model: _Model, log: list[Promotion], *, retry: bool) -> None:
+        newest = model.production = log[-1]
+        current = model.engine
+        sound = current is not None and current.failure is None
+        if newest.sequence == model.followed and not (retry and (model.refusal is not None or not sound)):
+            return
+        refusal: str | None = None
+        promoted = dict.fromkeys(entry.version for entry in reversed(log))
+        for version in promoted if current is None else [newest.version]:
+            if current is not None and sound and current.loaded.version == version:
+                break
+            if retry or version == newest.version:
+                self._shelf.forgive(model.name, version)
+            try:
+                self._swap(model, await self._shelf.take(model.name, version))
+                break
+            except (VersionRefused, VersionNotFound) as error:
+                refusal = refusal or str(error)
+        model.followed = newest.sequence
+        model.refusal = refusal
+
+    def _swap(self, model: _Model, engine: Engine) -> None:
+        old, model.engine = model.engine, engine
+        model.awaited = True
+        self._metrics.swapped(model.name)
+        _log.info("version %d of %s answers from now on", engine.loaded.version, model.name)
+        if old is not None:
+            self._shelf.retire(old)
+
+    def _publish(self, model: _Model) -> None:
+        self._metrics.ready(model.name, _up(_status(model)))
+
+
+def _up(status: ModelStatus) -> bool:
+    return status.state in ("ready", "degraded")
+
+
+def _status(model: _Model) -> ModelStatus:
+    engine = model.engine
+    state: ModelState
+    state, reason = "ready", model.refusal
+    if engine is not None:
+        if engine.failure is not None:
+            state, reason = "unavailable", f"{engine.failure} Promote another version, or roll back."
+        elif model.refusal is not None:
+            state, reason = "degraded", f"{model.refusal} Version {engine.loaded.version} goes on answering."
+    elif model.production is None:
+        state, reason = "unpromoted", f"No version of {model.name} is in production; promote one."
+    elif model.refusal is not None:
+        state = "unavailable"
+    else:
+        state, reason = "loading", f"Model {model.name} is still loading."
+    return ModelStatus(
+        model=model.name,
+        state=state,
+        production=model.production.version if model.production else None,
+        serving=engine.loaded.version if engine else None,
+        runtime=engine.loaded.runtime.name if engine else None,
+        reason=reason,
+        warnings=engine.loaded.warnings if engine else (),
+    )

@@ -1,0 +1,158 @@
+"""The engines that this process holds: loads each version once, keeps a few spares, closes what is done with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from app.errors import FoveaError, NotReady, VersionRefused
+from app.metrics import Metrics
+from app.serving.batching import Engine
+from app.serving.cores import available_cores
+from app.serving.runtimes.base import RuntimeLoader
+from app.serving.versions import load_version
+from app.settings import Settings
+from app.store.registry import Registry
+
+# Versions kept loaded besides those in production: asked for by number, or checked and about to be promoted.
+SPARES = 2
+# Versions that are loaded at a time: a slow one does not hold up the others, and memory stays bounded.
+_LOADS = 2
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+Key = tuple[str, int]
+
+
+class Shelf:
+    """Engines by model and version. Belongs to one event loop; loading runs in threads.
+
+    What is loaded becomes a spare; the least recently used spare is retired when there are more
+    than `SPARES`. `take` makes an engine the caller's, who gives it back with `retire`.
+    """
+
+    def __init__(self, registry: Registry, settings: Settings, metrics: Metrics, load_runtime: RuntimeLoader) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._load_runtime = load_runtime
+        self._threads = settings.inference_threads
+        self._max_batch = settings.max_batch
+        self._spares: OrderedDict[Key, Engine] = OrderedDict()
+        self._loading: dict[Key, asyncio.Task[Engine]] = {}
+        # Versions do not change: what was refused is not tried again each time that it is asked for.
+        self._refusals: dict[Key, str] = {}
+        self._open: set[Engine] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._slots = asyncio.Semaphore(_LOADS)
+        self._stopping = False
+
+    def spare(self, model: str, version: int) -> Engine | None:
+        """The engine of a version if it is a spare."""
+        engine = self._spares.get((model, version))
+        if engine is not None:
+            self._spares.move_to_end((model, version))
+        return engine
+
+    async def load(self, model: str, version: int) -> Engine:
+        """The engine of a version, loaded if it is no spare. Callers that want the same one share the work.
+
+        It is not retired at the moment of the return, and may be by the next turn of the loop: `use` it at once.
+
+        Raises:
+            ModelNotFound, VersionNotFound, StorageFailed, NotReady: there is none, or it cannot be loaded now.
+            VersionRefused: now, or before; see `forgive`.
+        """
+        while True:
+            engine = self.spare(model, version) or await self._load_once((model, version))
+            if not engine.retired:
+                return engine
+
+    async def take(self, model: str, version: int) -> Engine:
+        """Like `load`, but the engine is no spare any more, and none that gave bad answers is returned."""
+        while True:
+            engine = await self.load(model, version)
+            del self._spares[model, version]
+            if engine.failure is None:
+                return engine
+            self.retire(engine)
+
+    def forgive(self, model: str, version: int) -> None:
+        """Forget that a version was refused, so that it is tried again."""
+        self._refusals.pop((model, version), None)
+
+    def retire(self, engine: Engine) -> None:
+        """Close an engine after its last user."""
+        engine.retire()
+        self.spawn(self._await_closing(engine))
+
+    async def stop(self) -> None:
+        """Load nothing more, retire all engines, and return when they are closed."""
+        self._stopping = True
+        # A load cannot be broken off; what it gives is closed with the others.
+        await self._finish_tasks()
+        for engine in [*self._open]:
+            self.retire(engine)
+        await self._finish_tasks()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that outlives the request that began it, but not `stop`."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def _load_once(self, key: Key) -> Engine:
+        if self._stopping:
+            raise NotReady("The service is shutting down.")
+        if key in self._refusals:
+            raise VersionRefused(self._refusals[key])
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = self.spawn(self._load(key))
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, key: Key) -> Engine:
+        async with self._slots:
+            try:
+                loaded = await asyncio.to_thread(
+                    load_version,
+                    self._registry,
+                    *key,
+                    load_runtime=self._load_runtime,
+                    threads=self._threads or available_cores(),
+                    metrics=self._metrics,
+                )
+            except VersionRefused as refusal:
+                self._refusals[key] = str(refusal)
+                raise
+        engine = Engine(loaded, max_batch=self._max_batch, metrics=self._metrics)
+        self._open.add(engine)
+        self._say_loaded(engine)
+        self._spares[key] = engine
+        while len(self._spares) > SPARES:
+            self.retire(self._spares.popitem(last=False)[1])
+        return engine
+
+    async def _await_closing(self, engine: Engine) -> None:
+        await engine.closed()
+        self._open.discard(engine)
+        self._say_loaded(engine)
+
+    def _say_loaded(self, engine: Engine) -> None:
+        """Tell the metrics whether a version is loaded: after a rollback it may be so twice."""
+        version = engine.loaded
+        present = any((e.loaded.model, e.loaded.version) == (version.model, version.version) for e in self._open)
+        self._metrics.loaded(version.model, version.version, version.runtime.name, present=present)
+
+    async def _finish_tasks(self) -> None:
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, FoveaError):
+            _log.error("a task of the model store ended with an error", exc_info=error)

@@ -1,0 +1,83 @@
+"""Loading a version: verify its files, open the engine, replay the golden examples."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from app.errors import FoveaError, StorageFailed, VersionRefused
+from app.metrics import Metrics
+from app.serving.golden import check_answers, decoder_difference, read_expected
+from app.serving.runtimes.base import Runtime, RuntimeLoader
+from app.store.manifest import Manifest
+from app.store.registry import Registry
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A version that passed its checks and is warm."""
+
+    model: str
+    version: int
+    manifest: Manifest
+    runtime: Runtime
+    warnings: tuple[str, ...] = ()
+    """What was odd, but no ground to refuse it; for people."""
+
+
+def load_version(
+    registry: Registry, model: str, version: int, *, load_runtime: RuntimeLoader, threads: int, metrics: Metrics
+) -> LoadedVersion:
+    """Load and check a version. Blocks for as long as that takes; safe to call from threads.
+
+    Raises:
+        ModelNotFound, VersionNotFound: there is no such version.
+        VersionRefused: with the reason.
+        StorageFailed: the store cannot be read; the version may be fine.
+    """
+    try:
+        return _load(registry, model, version, load_runtime, threads, metrics)
+    except VersionRefused as refusal:
+        metrics.refused(model)
+        _log.warning("%s", refusal)
+        raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageFailed(f"Version {version} of {model} cannot be read from the model store: {reason}.") from error
+
+
+def _load(
+    registry: Registry, model: str, version: int, load_runtime: RuntimeLoader, threads: int, metrics: Metrics
+) -> LoadedVersion:
+    manifest = registry.verify(model, version)
+    folder = registry.folder(model, version)
+    runtime: Runtime | None = None
+    try:
+        expected = read_expected(folder, manifest)
+        difference = decoder_difference(folder, manifest, expected)
+        runtime = load_runtime(folder, manifest, threads=threads)
+        check_answers(runtime, manifest, expected)
+    except BaseException as error:
+        if runtime is not None:
+            runtime.close()
+        if isinstance(error, VersionRefused):
+            raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
+        if isinstance(error, FoveaError | OSError) or not isinstance(error, Exception):
+            raise
+        # Whatever else a graph runs its engine into is the version's fault, and must not end what follows the log.
+        _log.exception("loading version %d of %s", version, model)
+        raise VersionRefused(
+            f"Version {version} of {model} is refused: loading it failed with {type(error).__name__}: {error}"
+        ) from error
+    warnings: tuple[str, ...] = ()
+    if difference:
+        warnings = (
+            f"Images decode here to pixels that differ by up to {difference} of 255 levels from those that version "
+            f"{version} was trained with: another build of the image decoder.",
+        )
+        metrics.golden_warning(model)
+        _log.warning("%s: %s", model, warnings[0])
+    _log.info("loaded version %d of %s with %s", version, model, runtime.name)
+    return LoadedVersion(model, version, manifest, runtime, warnings)
