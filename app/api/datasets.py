@@ -1,0 +1,164 @@
+"""Datasets: upload, list, look."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParameter
+
+from app.api.bodies import Limits, stream_file
+from app.api.openapi import problems
+from app.api.routes import GuardedRoute, requires
+from app.api.schemas import DatasetList
+from app.api.security import caller
+from app.api.services import services_of
+from app.errors import Conflict, DatasetNotFound, InvalidRequest, StorageFailed
+from app.names import check_name
+from app.store.dataset_report import DatasetReport
+from app.store.datasets import Datasets
+
+router = APIRouter(prefix="/api/v1/datasets", tags=["datasets"], route_class=GuardedRoute)
+
+_ARCHIVE_TYPES = (
+    "application/zip",
+    "application/x-zip-compressed",
+    "application/x-tar",
+    "application/gzip",
+    "application/x-gzip",
+    "application/x-bzip2",
+)
+_ARCHIVE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "The archive."}
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses={
+        201: {"headers": {"Location": {"description": "Address of the dataset.", "schema": {"type": "string"}}}},
+        **problems(
+            "invalid_request",
+            "invalid_name",
+            "request_timeout",
+            "conflict",
+            "payload_too_large",
+            "unsupported_media_type",
+            "invalid_dataset",
+            "validation_failed",
+            "storage_failed",
+        ),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "A zip, tar or tar.gz with one folder a class, or with a `labels.csv` of `path,label`.",
+            "content": {
+                "application/octet-stream": {"schema": _ARCHIVE},
+                "application/zip": {"schema": _ARCHIVE},
+                "application/x-tar": {"schema": _ARCHIVE},
+                "application/gzip": {"schema": _ARCHIVE},
+                "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _ARCHIVE}}},
+            },
+        }
+    },
+)
+@requires("train")
+async def add_dataset(
+    request: Request,
+    response: Response,
+    name: Annotated[str, Query(description="Name of the new dataset.", examples=["flowers"])],
+) -> DatasetReport:
+    """Upload labelled images: an archive as the body, or as the one file of a `multipart/form-data` body.
+
+    One folder a class, at any common depth, or a `labels.csv` of `path,label`. Every image is
+    decoded once; what cannot be used is left out and listed in the answer.
+    """
+    services = services_of(request.scope)
+    await asyncio.to_thread(_check_free, services.datasets, check_name(name, "dataset"))
+    limits = Limits(services.settings.max_upload_bytes, services.settings.upload_timeout)
+    folder = uploads(services.settings.workspace)
+    with _upload(folder) as file:
+        await stream_file(
+            request.receive, request.headers, limits, lambda chunk: _write(file, chunk), raw_types=_ARCHIVE_TYPES
+        )
+        await asyncio.to_thread(_complete, file)
+        report = await asyncio.to_thread(services.datasets.add, name, Path(file.name), by=caller(request.scope))
+    response.headers["Location"] = f"{router.prefix}/{name}"
+    return report
+
+
+@router.get("", responses=problems("storage_failed"))
+@requires("train")
+def list_datasets(request: Request) -> DatasetList:
+    """All datasets, the built-in ones included."""
+    return DatasetList(datasets=list(services_of(request.scope).datasets.list()))
+
+
+@router.get("/{name}", responses=problems("invalid_name", "dataset_not_found", "storage_failed"))
+@requires("train")
+def get_dataset(
+    request: Request, name: Annotated[str, PathParameter(description="Name of a dataset.", examples=["digits"])]
+) -> DatasetReport:
+    """One dataset: classes, counts, sizes, rejected files with reasons, duplicates, label-case twins."""
+    return services_of(request.scope).datasets.report(name)
+
+
+def uploads(workspace: Path) -> Path:
+    """The folder that holds archives while they are received and unpacked."""
+    return workspace / "uploads"
+
+
+def clean_uploads(workspace: Path) -> None:
+    """Remove archives that a process left when it died; those in use are locked by the living."""
+    with suppress(FileNotFoundError):
+        for path in uploads(workspace).iterdir():
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+@contextmanager
+def _upload(folder: Path) -> Iterator[IO[bytes]]:
+    """A temporary file there, removed at the end of the block, whatever happens."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.NamedTemporaryFile(dir=folder, prefix="upload-", buffering=2**20)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise StorageFailed(f"The workspace cannot be written: {error.strerror}.") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
+    finally:
+        # Closing flushes what is left, and a full disk fails there a second time; the file goes anyway.
+        with suppress(OSError):
+            file.close()
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+    except OSError as error:
+        raise StorageFailed(f"The archive could not be stored: {error.strerror}.") from error
+
+
+def _complete(file: IO[bytes]) -> None:
+    try:
+        file.flush()
+    except OSError as error:
+        raise StorageFailed(f"The archive could not be stored: {error.strerror}.") from error
+    if os.fstat(file.fileno()).st_size == 0:
+        raise InvalidRequest("There is no archive in the request: send a zip, tar or tar.gz as its body.")
+
+
+def _check_free(datasets: Datasets, name: str) -> None:
+    """Raise Conflict for a name that is taken: before hours of upload, not after."""
+    with suppress(DatasetNotFound):
+        datasets.report(name)
+        raise Conflict(f"There is a dataset {name!r} already; datasets are never changed. Choose another name.")

@@ -1,0 +1,271 @@
+"""How errors leave the service: one table from error class to HTTP status, and RFC 9457 problem documents.
+
+Nothing below this floor knows of statuses. Every answer that is an error has the media
+type `application/problem+json` and a stable `code`; `/docs/errors` explains each.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, ClassVar, get_args
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app import errors
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class UnsupportedMediaType(errors.InvalidRequest):
+    """A body in a media type that the route does not take."""
+
+    code = "unsupported_media_type"
+
+
+class MisdirectedRequest(errors.InvalidRequest):
+    """A Host header that is not this machine, at a service without keys: a sign of DNS rebinding."""
+
+    code = "misdirected_request"
+
+
+class CrossSiteRequest(errors.Forbidden):
+    """A web page of another site tried to use the service through somebody's browser."""
+
+    code = "cross_site_request"
+
+
+class ClientGone(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What every problem of one code has in common."""
+
+    status: int
+    title: str
+
+
+# The one table. A class that is missing here has the entry of its nearest ancestor.
+KINDS: Mapping[type[errors.FoveaError], Kind] = {
+    errors.FoveaError: Kind(500, "Internal error"),
+    errors.InvalidRequest: Kind(400, "Invalid request"),
+    errors.InvalidName: Kind(400, "Invalid name"),
+    errors.InvalidImage: Kind(422, "Not a readable image"),
+    errors.UnsupportedImageFormat: Kind(415, "Unsupported image format"),
+    errors.ImageTooLarge: Kind(413, "Image has too many pixels"),
+    errors.PayloadTooLarge: Kind(413, "Request too large"),
+    errors.RequestTimeout: Kind(408, "Body took too long"),
+    errors.NotFound: Kind(404, "Not found"),
+    errors.ModelNotFound: Kind(404, "No such model"),
+    errors.VersionNotFound: Kind(404, "No such version"),
+    errors.DatasetNotFound: Kind(404, "No such dataset"),
+    errors.JobNotFound: Kind(404, "No such training job"),
+    errors.Conflict: Kind(409, "Not possible in the present state"),
+    errors.InvalidDataset: Kind(422, "Dataset cannot be used"),
+    errors.VersionRefused: Kind(422, "Model version failed its checks"),
+    errors.NotReady: Kind(503, "Not ready yet"),
+    errors.Overloaded: Kind(429, "Too many requests"),
+    errors.InferenceFailed: Kind(500, "Inference failed"),
+    errors.Unauthorized: Kind(401, "API key needed"),
+    errors.Forbidden: Kind(403, "Not allowed with this key"),
+    errors.StorageFailed: Kind(507, "Storage failed"),
+    errors.ConfigurationError: Kind(500, "Wrong configuration"),
+    errors.TrainingFailed: Kind(500, "Training failed"),
+    UnsupportedMediaType: Kind(415, "Unsupported media type"),
+    MisdirectedRequest: Kind(421, "Unknown host name"),
+    CrossSiteRequest: Kind(403, "Request from another site"),
+}
+
+
+class _Framework:
+    """Codes of errors that the framework finds before any of our code runs."""
+
+    VALIDATION: ClassVar[str] = "validation_failed"
+    BY_STATUS: ClassVar[Mapping[int, str]] = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+def kind_of(error: type[errors.FoveaError]) -> Kind:
+    """Status and title for a class of errors: its own, or its nearest ancestor's."""
+    for ancestor in error.__mro__:
+        if ancestor in KINDS:
+            return KINDS[ancestor]
+    raise AssertionError("FoveaError itself is in the table")
+
+
+def codes() -> dict[str, tuple[int, str, str]]:
+    """Every code that a problem document can have: its status, title and explanation, in order of status."""
+    table = {
+        error.code: (kind.status, kind.title, " ".join((error.__doc__ or kind.title + ".").split()))
+        for error, kind in KINDS.items()
+    }
+    table["error"] = (500, "Internal error", "A fault of the service. The log has more under the problem's `id`.")
+    table[_Framework.VALIDATION] = (
+        422,
+        "Validation failed",
+        "A parameter or field of the body is wrong; `errors` lists where, why and what is allowed.",
+    )
+    table["method_not_allowed"] = (405, "Method not allowed", "The path exists, but not for this method; see `Allow`.")
+    return dict(sorted(table.items(), key=lambda entry: (entry[1][0], entry[0])))
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    request_id: str | None,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Response:
+    """A problem document (RFC 9457). `type` is relative and leads to the page that explains the code."""
+    document: dict[str, Any] = {
+        "type": f"/docs/errors#{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if request_id is not None:
+        document["id"] = request_id
+    document.update(more or {})
+    body = json.dumps(document, ensure_ascii=True, allow_nan=False).encode()
+    return Response(body, status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
+
+
+def render(error: errors.FoveaError, request_id: str | None) -> Response:
+    """The answer for one of the domain's errors."""
+    kind = kind_of(type(error))
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Overloaded):
+        # Whole seconds: the header knows no fractions, and zero would mean "at once".
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    elif isinstance(error, errors.NotReady):
+        headers["Retry-After"] = "1"
+    elif isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="fovea"'
+    elif isinstance(error, errors.RequestTimeout):
+        headers["Connection"] = "close"
+    return problem(kind.status, error.code, kind.title, str(error), request_id=request_id, headers=headers)
+
+
+def internal_error(request_id: str | None) -> Response:
+    """The answer when our own code failed: no stack trace, only the id under which the log has it."""
+    status, title, _ = codes()["error"]
+    detail = "The service failed on this request. Its log has the reason under the id of this problem."
+    return problem(status, "error", title, detail, request_id=request_id)
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """The id that `app.api.observation` gave the request."""
+    value: str | None = scope.get("fovea.request_id")
+    return value
+
+
+def handlers() -> dict[int | type[Exception], Any]:
+    """What the application installs, so that no error leaves in another form."""
+    return {
+        errors.FoveaError: _domain_error,
+        HTTPException: _http_error,
+        RequestValidationError: _validation_error,
+    }
+
+
+async def _domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.FoveaError)
+    request_id = request_id_of(request.scope)
+    if kind_of(type(error)).status >= 500 and not isinstance(error, errors.NotReady):
+        logger.error("%s: %s", error.code, error, extra={"request_id": request_id}, exc_info=error)
+    return render(error, request_id)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = _Framework.BY_STATUS.get(status, status.name.lower())
+    detail = error.detail if error.detail != status.phrase else status.description or status.phrase
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.NOT_FOUND:
+        detail = "There is nothing at this path. The docs page, /docs, lists all there is."
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = ", ".join(sorted(part.strip() for part in headers.pop("Allow", "").split(",")))
+        headers["Allow"] = allowed
+        detail = f"{request.method} is not allowed here. Allowed: {allowed}."
+    title = codes()[code][1] if code in codes() else status.phrase
+    return problem(status, code, title, detail, request_id=request_id_of(request.scope), headers=headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    body = getattr(getattr(request.scope.get("route"), "body_field", None), "field_info", None)
+    found = [_explain(entry, getattr(body, "annotation", None)) for entry in error.errors()]
+    detail = "; ".join(f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}" for entry in found[:3])
+    if len(found) > 3:
+        detail += f"; and {len(found) - 3} more"
+    return problem(
+        422,
+        _Framework.VALIDATION,
+        "Validation failed",
+        detail,
+        request_id=request_id_of(request.scope),
+        more={"errors": found},
+    )
+
+
+def _explain(entry: Mapping[str, Any], body: object) -> dict[str, Any]:
+    """One validation error: where, why, and what is allowed. The input itself is not sent back."""
+    location = entry.get("loc", ())
+    message = str(entry.get("msg", ""))
+    context: Mapping[str, Any] = entry.get("ctx") or {}
+    allowed = {
+        key: value
+        for key, value in context.items()
+        if isinstance(value, (str, int, float, bool)) and key not in ("error", "actual_length", "tag", "discriminator")
+    }
+    if entry.get("type") == "json_invalid":
+        message = f"Not valid JSON: {context.get('error', '')}"
+    elif entry.get("type") == "extra_forbidden":
+        fields = _fields(body, location[1:-1])
+        message = f"There is no such field. Allowed: {', '.join(fields)}"
+        allowed = {"fields": fields}
+    explained: dict[str, Any] = {"loc": _location(location), "msg": message}
+    if allowed:
+        explained["allowed"] = allowed
+    return explained
+
+
+def _fields(annotation: object, location: Sequence[Any]) -> list[str]:
+    """Names of the fields that a body may have at a location (as pydantic gives it, with the tags of unions)."""
+    models = _models(annotation)
+    for part in location:
+        tagged = [
+            model for model in models if "name" in model.model_fields and model.model_fields["name"].default == part
+        ]
+        nested = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        models = tagged or [found for inner in nested for found in _models(inner)]
+    return [name for model in models for name in model.model_fields]
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    """The models that an annotation names: itself, or members of its union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _location(parts: Sequence[Any]) -> list[str | int]:
+    # Keys of the body stand in here as the client sent them: cut, so that they cannot swell the answer.
+    return [part if isinstance(part, int) else str(part)[:80] for part in parts]

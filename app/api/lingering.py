@@ -1,0 +1,71 @@
+"""Lets a client hear why its body was refused while it is still sending it.
+
+A server that closes a connection with unread data in it resets it, and the reset can
+overtake the answer: the client sees a broken connection instead of "413, the limit is …".
+So the answer goes out whole, what still comes is read and dropped for a short while, and
+only then is the connection closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# As long as nginx and Apache do by default, in order of magnitude.
+_TOTAL_SECONDS = 10.0
+_IDLE_SECONDS = 2.0
+
+
+class Lingering:
+    """ASGI middleware for requests with a body that are answered before the body's end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; only errors of requests that have a body are treated in this way."""
+        if scope["type"] != "http" or not _has_body(scope):
+            await self._app(scope, receive, send)
+            return
+        complete = False
+        lingering = False
+
+        async def watched() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = complete or not message.get("more_body", False)
+            return message
+
+        async def held(message: Message) -> None:
+            nonlocal lingering
+            if message["type"] == "http.response.start" and message["status"] >= 400 and not complete:
+                lingering = True
+                headers = [header for header in message["headers"] if header[0] != b"connection"]
+                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+            elif lingering and message["type"] == "http.response.body" and not message.get("more_body", False):
+                # Content-Length tells the client that this is all; to the server it is not over yet.
+                await send({**message, "more_body": True})
+                await _drain(watched, lambda: complete)
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        await self._app(scope, watched, held)
+
+
+async def _drain(receive: Receive, complete: Callable[[], bool]) -> None:
+    try:
+        async with asyncio.timeout(_TOTAL_SECONDS):
+            while not complete():
+                async with asyncio.timeout(_IDLE_SECONDS):
+                    await receive()
+    except TimeoutError:
+        pass
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )

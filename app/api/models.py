@@ -1,0 +1,255 @@
+"""Models and versions: what there is, and which of it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import FileResponse
+
+from app.api.openapi import problems
+from app.api.routes import GuardedRoute, requires
+from app.api.schemas import (
+    ModelDocument,
+    ModelList,
+    ModelSummary,
+    PromoteRequest,
+    PromotionEntry,
+    PromotionList,
+    RollbackRequest,
+    VersionDocument,
+    VersionSummary,
+)
+from app.api.security import caller
+from app.api.services import Services, services_of
+from app.errors import NotFound, VersionRefused
+from app.names import check_name
+from app.serving.status import ModelStatus
+from app.store.manifest import EVALUATION
+from app.store.registry import Registry
+
+router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=GuardedRoute)
+
+Model = Annotated[str, Path(description="Name of a model.", examples=["cifar10"])]
+Version = Annotated[int, Path(ge=1, le=999_999_999, description="Number of a version.", examples=[1])]
+
+_REPORT = "report.json"
+
+# What an evaluation holds. Anything else is offered for download only.
+_TYPES = {
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".csv": "text/csv; charset=utf-8",
+}
+# Pictures and pages come from training data of strangers: shown, but nothing in them runs or reaches out.
+_SANDBOX = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Cache-Control": "private, max-age=3600",
+}
+
+
+@router.get("", responses=problems("storage_failed"))
+@requires("predict", "train")
+async def list_models(request: Request) -> ModelList:
+    """All models of the store: versions, which one is production, which one answers, and whether it is well."""
+    services = services_of(request.scope)
+    names = await asyncio.to_thread(services.registry.models)
+    return ModelList(models=[await _summary(services, name) for name in names])
+
+
+@router.get("/{model}", responses=problems("invalid_name", "model_not_found", "storage_failed"))
+@requires("predict", "train")
+async def get_model(request: Request, model: Model) -> ModelDocument:
+    """One model, with the metrics of each version."""
+    services = services_of(request.scope)
+    summary = await _summary(services, model)
+    details = await asyncio.to_thread(_details, services.registry, model, summary.versions)
+    return ModelDocument(**summary.model_dump(), details=details)
+
+
+@router.get(
+    "/{model}/versions/{version}",
+    responses=problems(
+        "invalid_name", "model_not_found", "version_not_found", "version_refused", "validation_failed", "storage_failed"
+    ),
+)
+@requires("predict", "train")
+async def get_version(request: Request, model: Model, version: Version) -> VersionDocument:
+    """One version: its manifest, its evaluation on the held-out test split, and links to the pictures of it."""
+    services = services_of(request.scope)
+    document = await asyncio.to_thread(_version, services.registry, model, version)
+    status = _status(services, model)
+    return document.model_copy(update={"serving": status is not None and status.serving == version})
+
+
+@router.get(
+    "/{model}/versions/{version}/evaluation/{file}",
+    response_class=FileResponse,
+    responses={
+        200: {
+            "description": "The file, as it was stored with the version.",
+            "content": {"image/svg+xml": {}, "image/png": {}, "application/json": {}, "text/html": {}},
+        },
+        **problems("invalid_name", "model_not_found", "version_not_found", "not_found", "validation_failed"),
+    },
+)
+@requires("predict", "train")
+async def get_evaluation_file(
+    request: Request,
+    model: Model,
+    version: Version,
+    file: Annotated[str, Path(description="A name out of the version's `links`.", examples=["confusion_matrix.svg"])],
+) -> FileResponse:
+    """A picture or table of a version's evaluation."""
+    registry = services_of(request.scope).registry
+    manifest = await asyncio.to_thread(registry.manifest, model, version)
+    # Only what the manifest lists can be named, so no path leads out of the folder.
+    if f"{EVALUATION}/{file}" not in manifest.files:
+        known = ", ".join(_evaluation_files(manifest.files)) or "none"
+        raise NotFound(f"Version {version} of {model} has no such evaluation file. There is: {known}.")
+    path = await asyncio.to_thread(registry.folder, model, version) / EVALUATION / file
+    media_type = _TYPES.get(path.suffix)
+    return FileResponse(
+        path,
+        headers=_SANDBOX,
+        media_type=media_type or "application/octet-stream",
+        filename=None if media_type else path.name,
+    )
+
+
+@router.get("/{model}/promotions", responses=problems("invalid_name", "model_not_found", "storage_failed"))
+@requires("predict", "train")
+async def list_promotions(request: Request, model: Model) -> PromotionList:
+    """The model's promotion log: who made which version production, when and why."""
+    registry = services_of(request.scope).registry
+    return PromotionList(model=model, promotions=await asyncio.to_thread(registry.promotions, model))
+
+
+@router.post(
+    "/{model}/promote",
+    responses=problems(
+        "invalid_name",
+        "model_not_found",
+        "version_not_found",
+        "version_refused",
+        "validation_failed",
+        "not_ready",
+        "storage_failed",
+    ),
+)
+@requires("admin")
+async def promote(request: Request, model: Model, body: PromoteRequest) -> PromotionEntry:
+    """Make a version production. It is loaded and checked first; when the answer comes, it answers requests."""
+    services = services_of(request.scope)
+    check_name(model, "model")
+    await services.classifier.check(model, body.version)
+    entry = await asyncio.to_thread(
+        services.registry.promote, model, body.version, by=caller(request.scope), reason=body.reason
+    )
+    await services.classifier.refresh(model)
+    return PromotionEntry(model=model, **entry.model_dump())
+
+
+@router.post(
+    "/{model}/rollback",
+    responses=problems(
+        "invalid_name",
+        "model_not_found",
+        "version_refused",
+        "conflict",
+        "validation_failed",
+        "not_ready",
+        "storage_failed",
+    ),
+)
+@requires("admin")
+async def rollback(request: Request, model: Model, body: RollbackRequest | None = None) -> PromotionEntry:
+    """Make that version production which was so before the present one. It is loaded and checked first."""
+    services = services_of(request.scope)
+    previous = await asyncio.to_thread(services.registry.previous, model)
+    await services.classifier.check(model, previous)
+    entry = await asyncio.to_thread(
+        services.registry.rollback, model, by=caller(request.scope), reason=body.reason if body else ""
+    )
+    await services.classifier.refresh(model)
+    return PromotionEntry(model=model, **entry.model_dump())
+
+
+async def _summary(services: Services, model: str) -> ModelSummary:
+    versions, production = await asyncio.to_thread(_listing, services.registry, model)
+    status = _status(services, model)
+    return ModelSummary(
+        name=model,
+        versions=versions,
+        production=production,
+        serving=status.serving if status else None,
+        runtime=status.runtime if status else None,
+        # A model that was registered a moment ago is not in the classifier's eyes yet.
+        state=status.state if status else "loading" if production else "unpromoted",
+        ready=status is not None and status.state in ("ready", "degraded"),
+        reason=status.reason if status else None,
+        warnings=list(status.warnings) if status else [],
+    )
+
+
+def _status(services: Services, model: str) -> ModelStatus | None:
+    return next((status for status in services.classifier.status().models if status.model == model), None)
+
+
+def _listing(registry: Registry, model: str) -> tuple[list[int], int | None]:
+    versions = registry.versions(model)
+    entry = registry.production(model)
+    return versions, entry.version if entry else None
+
+
+def _details(registry: Registry, model: str, versions: list[int]) -> list[VersionSummary]:
+    details = []
+    for version in reversed(versions):
+        try:
+            manifest = registry.manifest(model, version)
+        except VersionRefused as error:
+            details.append(VersionSummary(version=version, problem=str(error)))
+        else:
+            details.append(
+                VersionSummary(
+                    version=version,
+                    created_at=manifest.created_at,
+                    created_by=manifest.created_by,
+                    metrics=manifest.metrics,
+                )
+            )
+    return details
+
+
+def _version(registry: Registry, model: str, version: int) -> VersionDocument:
+    manifest = registry.manifest(model, version)
+    entry = registry.production(model)
+    files = _evaluation_files(manifest.files)
+    report: dict[str, Any] | None = None
+    if _REPORT in files:
+        try:
+            loaded = json.loads((registry.folder(model, version) / EVALUATION / _REPORT).read_bytes())
+        except (OSError, ValueError):
+            loaded = None  # tampered with; the classifier refuses such a version, and says so
+        report = loaded if isinstance(loaded, dict) else None
+    return VersionDocument(
+        model=model,
+        version=version,
+        production=entry is not None and entry.version == version,
+        serving=False,
+        manifest=manifest,
+        evaluation=report,
+        links={name: f"/api/v1/models/{model}/versions/{version}/evaluation/{name}" for name in files},
+    )
+
+
+def _evaluation_files(files: dict[str, str]) -> list[str]:
+    """Names of the files right below evaluation/."""
+    prefix = f"{EVALUATION}/"
+    return sorted(name.removeprefix(prefix) for name in files if name.startswith(prefix) and name.count("/") == 1)

@@ -1,0 +1,97 @@
+"""Around every request: an id, one line in the log, and its part in the metrics.
+
+Also the last line of defence: what nobody caught becomes a problem document without a
+stack trace, and the trace goes to the log under the same id.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import ClientGone, internal_error, render
+from app.api.services import Services
+from app.errors import FoveaError
+from app.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+access = logging.getLogger("fovea.access")
+
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What nginx logs for a client that went away before it was answered.
+_CLIENT_CLOSED_REQUEST = 499
+
+
+class Observation:
+    """ASGI middleware; the outermost of ours."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._metrics: Metrics = services.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, or pass on what is none."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["fovea.request_id"] = request_id
+        status = 0
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                headers.append((b"x-content-type-options", b"nosniff"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        except ClientGone:
+            status = status or _CLIENT_CLOSED_REQUEST
+        except FoveaError as error:
+            # Of the middlewares within; those of the routes are answered further inside.
+            if status != 0:
+                raise
+            await render(error, request_id)(scope, receive, observed)
+        except Exception:
+            logger.exception("Unexpected error", extra={"request_id": request_id})
+            if status != 0:
+                raise  # half an answer is out; the server can only cut the connection
+            await internal_error(request_id)(scope, receive, observed)
+        finally:
+            seconds = time.perf_counter() - begin
+            route = route_template(scope)
+            self._metrics.request(
+                route=route, method=scope["method"], status=status or _CLIENT_CLOSED_REQUEST, seconds=seconds
+            )
+            access.info(
+                "request",
+                extra={
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "route": route or "unmatched",
+                    "status": status or _CLIENT_CLOSED_REQUEST,
+                    "milliseconds": round(seconds * 1000, 1),
+                },
+            )
+
+
+def route_template(scope: Scope) -> str | None:
+    """Template of the route that matched ("/api/v1/models/{model}"), or None."""
+    template: str | None = getattr(scope.get("route"), "path", None)
+    return template
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id, if it is short and harmless, so that one id follows a request through all services."""
+    offered = Headers(scope=scope).get("x-request-id", "")
+    return offered if _ACCEPTABLE_ID.fullmatch(offered) else secrets.token_hex(8)

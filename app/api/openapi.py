@@ -1,0 +1,204 @@
+"""The OpenAPI document: what FastAPI derives, completed by what it cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api import errors, predict_document
+from app.api.routes import GuardedRoute, PlainRoute
+from app.api.security import SCOPES
+
+_PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+_EVERYWHERE = ("unauthorized", "forbidden", "error")
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "title": "Problem",
+    "description": "What went wrong (RFC 9457), served as `application/problem+json`.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string", "description": "Relative address of the page that explains the code."},
+        "title": {"type": "string", "description": "The same for every problem of one code."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What is wrong with this request, and what is allowed."},
+        "code": {"type": "string", "description": "Stable name of the kind of problem, for programs."},
+        "id": {"type": "string", "description": "The request's id, as in the `X-Request-Id` header and the log."},
+        "errors": {
+            "type": "array",
+            "description": "With `validation_failed`: each thing that is wrong.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "loc": {"type": "array", "items": {}, "description": "Where: body or query, then the field."},
+                    "msg": {"type": "string", "description": "Why."},
+                    "allowed": {"type": "object", "description": "The bounds or values that are allowed."},
+                },
+            },
+        },
+    },
+}
+
+
+def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can end in problems of these codes, one example each."""
+    table = errors.codes()
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in sorted({*codes, *_EVERYWHERE}, key=lambda code: (table[code][0], code)):
+        status, title, explanation = table[code]
+        response = responses.setdefault(
+            status,
+            {"description": "", "content": {errors.MEDIA_TYPE: {"schema": _PROBLEM_REF, "examples": {}}}},
+        )
+        response["description"] = f"{response['description']}; {title}".removeprefix("; ")
+        response["content"][errors.MEDIA_TYPE]["examples"][code] = {
+            "summary": title,
+            "value": {
+                "type": f"/docs/errors#{code}",
+                "title": title,
+                "status": status,
+                "detail": explanation,
+                "code": code,
+                "id": "9f1c6b0a4e2d7f38",
+            },
+        }
+    return responses
+
+
+def build(app: FastAPI) -> dict[str, Any]:
+    """The whole document, OpenAPI 3.1."""
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        openapi_version="3.1.0",
+        summary=app.summary,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    paths: dict[str, Any] = document["paths"]
+    document["paths"] = {**predict_document.paths(problems), **paths, **_PLAIN}
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).update({"Problem": PROBLEM_SCHEMA, **predict_document.SCHEMAS})
+    for leftover in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(leftover, None)
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "`X-API-Key: KEY`"},
+    }
+    _add_security(app, document["paths"])
+    return document
+
+
+def _add_security(app: FastAPI, paths: dict[str, Any]) -> None:
+    needed = {
+        (route.path, method.lower()): route.scopes
+        for route in app.routes
+        if isinstance(route, (GuardedRoute, PlainRoute))
+        for method in route.methods or ()
+    }
+    for (path, method), scopes in needed.items():
+        operation = paths.get(path, {}).get(method)
+        if operation is None or scopes is None:
+            continue
+        operation["security"] = [{"bearer": []}, {"header": []}]
+        names = " or ".join(f"`{scope}`" for scope in SCOPES if scope in scopes | {"admin"})
+        operation["description"] = f"{operation.get('description', '')}\n\nWhere keys are on: scope {names}.".strip()
+
+
+def _probe(summary: str, description: str, *, failing: str | None, example: Mapping[str, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        "200": {"description": "Yes.", "content": {"application/json": {"example": dict(example)}}}
+    }
+    if failing is not None:
+        responses["503"] = {"description": failing, "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"get": {"tags": ["health"], "summary": summary, "description": description, "responses": responses}}
+
+
+_PLAIN: dict[str, Any] = {
+    "/health/live": _probe(
+        "Is the process alive?",
+        "200 as long as the process can answer at all. Needs no key.",
+        failing=None,
+        example={"status": "live"},
+    ),
+    "/health/ready": _probe(
+        "Can every model in production be answered for?",
+        "200 when they can, and the service is not shutting down. Needs no key.",
+        failing="Not now; `reason` and `models` say why.",
+        example={
+            "status": "ready",
+            "reason": None,
+            "models": {"cifar10": {"state": "ready", "production": 1, "serving": 1, "reason": None}},
+        },
+    ),
+    "/health/startup": _probe(
+        "Is the start over?",
+        "200 once every model was loaded or refused. Needs no key.",
+        failing="Models are still being loaded.",
+        example={"status": "started"},
+    ),
+    "/metrics": {
+        "get": {
+            "tags": ["health"],
+            "summary": "Metrics for Prometheus",
+            "description": "In Prometheus' text format. Needs no key.",
+            "responses": {
+                "200": {
+                    "description": "All metrics.",
+                    "content": {"text/plain": {"example": 'fovea_model_ready{model="cifar10"} 1.0\n'}},
+                }
+            },
+        }
+    },
+}
+
+
+def downgrade(document: dict[str, Any]) -> dict[str, Any]:
+    """The same document in OpenAPI 3.0.3, which is the newest that the bundled Swagger UI can show."""
+    older = _downgrade(document)
+    assert isinstance(older, dict)
+    older["openapi"] = "3.0.3"
+    older["info"].pop("summary", None)
+    return older
+
+
+# Holds data, not schemas; what looks like a keyword in there is none.
+_DATA = ("example", "value", "default")
+
+
+def _downgrade(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_downgrade(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    result = {
+        key: value if key in ("example", "value", "default") else _downgrade(value) for key, value in node.items()
+    }
+    if isinstance(result.get("anyOf"), list) and {"type": "null"} in result["anyOf"]:
+        rest = [option for option in result.pop("anyOf") if option != {"type": "null"}]
+        if len(rest) == 1 and "$ref" not in rest[0]:
+            result = {**rest[0], **result}
+        elif len(rest) == 1:
+            result["allOf"] = rest
+        else:
+            result["anyOf"] = rest
+        result["nullable"] = True
+    if "const" in result and isinstance(result.get("type"), str):
+        result["enum"] = [result.pop("const")]
+    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(result.get(exclusive), (int, float)) and not isinstance(result[exclusive], bool):
+            result[bound], result[exclusive] = result[exclusive], True
+    if isinstance(result.get("prefixItems"), list):
+        result.pop("prefixItems")
+        result.setdefault("items", {})
+    if isinstance(result.get("examples"), list):
+        examples = result.pop("examples")
+        result.setdefault("example", examples[0] if examples else None)
+    if result.get("contentMediaType") == "application/octet-stream":
+        result.pop("contentMediaType")
+        result["format"] = "binary"
+    return result

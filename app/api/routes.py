@@ -1,0 +1,127 @@
+"""Routes that are closed unless they say who may use them.
+
+`GuardedRoute` is the route class of every FastAPI router here, `PlainRoute` that of the bare
+routes beside them. Making one for an endpoint that declares neither `@requires(...)` nor
+`@public` fails, when the module is imported or the application is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers, QueryParams
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from app.api import security
+from app.api.bodies import Limits, media_type, printable, read_body, replay
+from app.api.errors import UnsupportedMediaType
+from app.api.services import services_of
+from app.errors import InvalidRequest
+
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
+_ATTRIBUTE = "__fovea_scopes__"
+
+# No JSON that this API takes comes near it; without a cap of its own, parsing costs twenty times its size.
+_MOST_JSON = 2**20
+
+
+def requires(*scopes: security.Scope) -> Callable[[_Endpoint], _Endpoint]:
+    """Declare that an endpoint is for keys with one of `scopes`; `admin` always may."""
+
+    def declare(endpoint: _Endpoint) -> _Endpoint:
+        setattr(endpoint, _ATTRIBUTE, frozenset(scopes))
+        return endpoint
+
+    return declare
+
+
+def public(endpoint: _Endpoint) -> _Endpoint:
+    """Declare that an endpoint needs no key: it gives nothing away and changes nothing."""
+    setattr(endpoint, _ATTRIBUTE, None)
+    return endpoint
+
+
+def declared_scopes(endpoint: object) -> frozenset[security.Scope] | None:
+    """The scopes that an endpoint declared; None for a public one.
+
+    Raises:
+        RuntimeError: it declared nothing. Never at a request: the application does not start.
+    """
+    try:
+        scopes: frozenset[security.Scope] | None = getattr(endpoint, _ATTRIBUTE)
+    except AttributeError:
+        raise RuntimeError(
+            f"The endpoint {endpoint!r} does not declare who may use it: @requires or @public."
+        ) from None
+    return scopes
+
+
+class GuardedRoute(APIRoute):
+    """Checks the key before a byte of the body is read, then reads the body with a cap and a deadline."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        self.scopes = declared_scopes(endpoint)
+        super().__init__(path, endpoint, **options)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through to the endpoint, or raise the domain's error for why not."""
+        if scope["method"] in (self.methods or ()):
+            services = services_of(scope)
+            if self.scopes is not None:
+                security.authorize(services.keys, scope, self.scopes)
+            check_query(scope, tuple(parameter.alias for parameter in self.dependant.query_params))
+            if self.body_field is not None:
+                headers = Headers(scope=scope)
+                limits = Limits(min(services.settings.max_body_bytes, _MOST_JSON), services.settings.body_timeout)
+                body = await read_body(receive, headers, limits)
+                if body and not _is_json(media_type(headers)):
+                    raise UnsupportedMediaType(
+                        f"Content-Type {printable(media_type(headers))!r} is not accepted here. "
+                        "Allowed: application/json."
+                    )
+                receive = replay(body, receive)
+        await super().handle(scope, receive, send)
+
+
+class PlainRoute(Route):
+    """A bare ASGI route; checks the key before the endpoint sees the request."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], *, methods: Collection[str] = ("GET",)) -> None:
+        self.scopes = declared_scopes(endpoint)
+        super().__init__(path, endpoint, methods=methods)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Also say which route it is, as FastAPI's do: metrics and logs name it by its template."""
+        match, found = super().matches(scope)
+        if match is not Match.NONE:
+            found["route"] = self
+        return match, found
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through to the endpoint, or raise the domain's error for why not."""
+        if self.scopes is not None and scope["method"] in (self.methods or ()):
+            security.authorize(services_of(scope).keys, scope, self.scopes)
+        await super().handle(scope, receive, send)
+
+
+def check_query(scope: Scope, allowed: tuple[str, ...]) -> None:
+    """Refuse query parameters that do not exist: a typing error must not quietly mean the default.
+
+    Raises:
+        InvalidRequest: naming those that do.
+    """
+    if not scope["query_string"]:
+        return
+    # No names from the client in the message beyond a few: the query may be 64 KB of them.
+    unknown = sorted(set(QueryParams(scope["query_string"])) - set(allowed))
+    if unknown:
+        named = ", ".join(repr(name[:40]) for name in unknown[:3])
+        known = f"Allowed: {', '.join(allowed)}." if allowed else "None are allowed here."
+        raise InvalidRequest(f"Unknown query parameter {named}. {known}")
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

@@ -1,0 +1,107 @@
+"""What the routes of models take and give, where the rooms below have no type of their own for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.jobs.jobs import JobDocument
+from app.serving.status import ModelState
+from app.store.dataset_report import DatasetReport
+from app.store.manifest import Manifest, Promotion
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+class VersionSummary(BaseModel):
+    """A version in a list."""
+
+    version: int
+    created_at: datetime | None = None
+    created_by: str | None = None
+    metrics: dict[str, float] = Field(default_factory=dict, description="Measured on the held-out test split.")
+    problem: str | None = Field(None, description="Why the manifest cannot be read; unset normally.")
+
+
+class ModelSummary(BaseModel):
+    """A model as this process serves it."""
+
+    name: str
+    versions: list[int] = Field(description="All versions in the store, ascending.")
+    production: int | None = Field(description="The version that the promotion log names.")
+    serving: int | None = Field(description="The version that answers now.")
+    runtime: str | None = Field(description="Engine and precision that run it: `openvino-f32`.")
+    state: ModelState
+    ready: bool = Field(description="Whether requests for it are answered.")
+    reason: str | None = Field(description="Why the state is not `ready`, and what to do.")
+    warnings: list[str] = []
+
+
+class ModelList(BaseModel):
+    """All models of the store, by name."""
+
+    models: list[ModelSummary]
+
+
+class ModelDocument(ModelSummary):
+    """A model with what is known of each version."""
+
+    details: list[VersionSummary] = Field(description="The versions, the newest first.")
+
+
+class VersionDocument(BaseModel):
+    """A version: its manifest, and how it did on the held-out test split."""
+
+    model: str
+    version: int
+    production: bool = Field(description="Whether it is the production version.")
+    serving: bool = Field(description="Whether it answers requests that name no version.")
+    manifest: Manifest
+    evaluation: dict[str, Any] | None = Field(description="The evaluation's report.json; unset if there is none.")
+    links: dict[str, str] = Field(description="Address of each file of the evaluation, by name.")
+
+
+class PromotionEntry(Promotion):
+    """An entry of a model's promotion log."""
+
+    model: str
+
+
+class PromotionList(BaseModel):
+    """A model's promotion log, the oldest entry first; the last one says which version is production."""
+
+    model: str
+    promotions: list[Promotion]
+
+
+class PromoteRequest(BaseModel):
+    """Which version shall be production."""
+
+    model_config = ConfigDict(
+        **_STRICT, json_schema_extra={"examples": [{"version": 2, "reason": "Two points better on the test split."}]}
+    )
+
+    version: int = Field(ge=1, le=999_999_999, description="A version that exists.")
+    reason: str = Field("", max_length=1000, description="Why, for the log.")
+
+
+class RollbackRequest(BaseModel):
+    """Nothing is required."""
+
+    model_config = ConfigDict(**_STRICT, json_schema_extra={"examples": [{"reason": "Cats are called dogs."}]})
+
+    reason: str = Field("", max_length=1000, description="Why, for the log.")
+
+
+class DatasetList(BaseModel):
+    """All datasets: the uploaded ones by name, then the built-in ones."""
+
+    datasets: list[DatasetReport]
+
+
+class JobList(BaseModel):
+    """All training jobs, the newest first; their epochs are in the single job's document."""
+
+    jobs: list[JobDocument]

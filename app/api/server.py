@@ -1,0 +1,113 @@
+"""Running the application on a socket: uvicorn, an orderly end, and several processes on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.services import services_of_app
+from app.errors import ConfigurationError
+from app.settings import Settings
+
+_BACKLOG = 2048
+# Longer than the minute that load balancers keep idle connections: whoever closes first must be
+# the one that sends, or a request can meet a connection that is just being closed.
+_KEEP_ALIVE_SECONDS = 65
+# What may still run after the grace (an archive being unpacked, say) is not waited for.
+_LAST_RESORT_SECONDS = 5
+
+Announce = Callable[[], Awaitable[None]]
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket that listens on the host and port of the settings.
+
+    Raises:
+        ConfigurationError: the address is not this machine's, or in use; the message says the way out.
+    """
+    where = f"port {settings.port} of {settings.host}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except socket.gaierror as error:
+        raise ConfigurationError(f"FOVEA_HOST={settings.host} is not an address of this machine.") from error
+    except PermissionError as error:
+        raise ConfigurationError(f"Not allowed to listen on {where}: choose a FOVEA_PORT from 1024 on.") from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {where}: {error.strerror}. Stop what uses it, or choose another FOVEA_PORT."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def run(app: FastAPI, listener: socket.socket, announce: Announce | None = None) -> None:
+    """Serve until SIGTERM or SIGINT: not ready at once, requests in flight answered, then return.
+
+    Args:
+        app: made by `app.main`.
+        listener: a listening socket; it is closed at the end.
+        announce: awaited once the service listens, beside its work.
+    """
+    services = services_of_app(app)
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(services.settings.shutdown_grace),
+    )
+    _Server(config, announce).run([listener])
+
+
+def end_with(parent_pipe: int) -> None:
+    """End this process in good order when the other end of a pipe closes: when its parent is gone, however it went."""
+
+    def wait() -> None:
+        os.read(parent_pipe, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, announce: Announce | None) -> None:
+        super().__init__(config)
+        self._announce = announce
+        self._announcing: asyncio.Future[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._announce is not None:
+            self._announcing = asyncio.ensure_future(self._announce())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._announcing is not None:
+            self._announcing.cancel()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not the parent's, which raises the signal again at the end: to have ended when asked to is no failure.
+        services = services_of_app(self.config.app)
+        if self.should_exit:
+            self.force_exit = self.force_exit or sig == signal.SIGINT
+            return
+        services.lifecycle.stopping = True
+        self.should_exit = True
+        # The kernel ends us if all else fails; no thread is needed for it, nor a working event loop.
+        signal.alarm(math.ceil(services.settings.shutdown_grace) + _LAST_RESORT_SECONDS)

@@ -1,0 +1,219 @@
+"""Training jobs: ask for one, watch it, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from app.api.openapi import problems
+from app.api.routes import GuardedRoute, requires
+from app.api.schemas import JobList
+from app.api.security import has_scope
+from app.api.services import Services, services_of
+from app.errors import Forbidden, InvalidDataset
+from app.jobs.folder import JobFolder
+from app.jobs.jobs import JobDocument
+from app.jobs.spec import TrainingSpec
+from app.store.datasets import Datasets
+
+router = APIRouter(prefix="/api/v1/training-jobs", tags=["training"], route_class=GuardedRoute)
+
+JobId = Annotated[str, Path(description="Id of a job.", examples=["20261122-163012-0f3c9ab"])]
+
+_POLL_SECONDS = 0.5
+# Proxies close connections that are silent for a minute or so.
+_HEARTBEAT_SECONDS = 15.0
+
+_EXAMPLES: dict[str, Any] = {
+    "digits": {"summary": "Built-in digits with the defaults", "value": {"dataset": "digits"}},
+    "shapes": {
+        "summary": "Noisy lines, a small network, promoted if it is better",
+        "value": {
+            "dataset": "shapes",
+            "model": "lines",
+            "shapes": {"images": 1500, "noise": 0.2},
+            "architecture": {"name": "simple_cnn", "filters": [16, 32], "dense_units": 64},
+            "epochs": 5,
+            "promotion": "if_better",
+        },
+    },
+    "photos": {
+        "summary": "An uploaded dataset of photos",
+        "value": {
+            "dataset": "flowers",
+            "preprocessing": {"height": 64, "width": 64, "fit": "crop"},
+            "architecture": {"name": "resnet_small", "filters": [64, 128, 192], "blocks": 1},
+            "augmentation": {"horizontal_flip": True, "shift": 0.1, "brightness": 0.2},
+            "early_stopping": {"patience": 5},
+        },
+    },
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    responses={
+        202: {
+            "description": "Queued.",
+            "headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}},
+        },
+        **problems("dataset_not_found", "invalid_dataset", "validation_failed", "payload_too_large", "storage_failed"),
+    },
+)
+@requires("train")
+async def submit(
+    request: Request, response: Response, spec: Annotated[TrainingSpec, Body(openapi_examples=_EXAMPLES)]
+) -> JobDocument:
+    """Train the next version of a model. Only `dataset` is required.
+
+    The job is queued; its document says how it goes. With keys, a `promotion` other than
+    `manual` changes what is served, and so needs the scope `admin`.
+    """
+    services = services_of(request.scope)
+    if spec.promotion != "manual" and not has_scope(request.scope, "admin"):
+        raise Forbidden(
+            f"The promotion policy {spec.promotion!r} may change which version is served, which needs a key with the "
+            "scope admin. Allowed with this key: 'manual'."
+        )
+    await asyncio.to_thread(_check_dataset, services.datasets, spec.dataset)
+    job = await asyncio.to_thread(services.jobs.submit, spec)
+    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    return await asyncio.to_thread(services.jobs.document, job.id)
+
+
+@router.get("", responses=problems("storage_failed"))
+@requires("train")
+def list_jobs(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000, description="How many, the newest first.")] = 100
+) -> JobList:
+    """The training jobs, the newest first; without the epochs of each."""
+    jobs = services_of(request.scope).jobs
+    documents = [JobDocument.of(job) for job in jobs.list()[:limit]]
+    return JobList(jobs=[document.model_copy(update={"history": []}) for document in documents])
+
+
+@router.get("/{job_id}", responses=problems("job_not_found", "storage_failed"))
+@requires("train")
+def get_job(request: Request, job_id: JobId) -> JobDocument:
+    """One job: its state, the epochs so far, the time left, and in the end the version and its metrics."""
+    return services_of(request.scope).jobs.document(job_id)
+
+
+@router.post("/{job_id}/cancel", status_code=202, responses=problems("job_not_found", "conflict", "storage_failed"))
+@requires("train")
+def cancel(request: Request, job_id: JobId) -> JobDocument:
+    """Ask a job to stop. A queued one is cancelled at once, a running one within seconds."""
+    jobs = services_of(request.scope).jobs
+    jobs.cancel(job_id)
+    return jobs.document(job_id)
+
+
+@router.get(
+    "/{job_id}/log",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "The end of the log."}, **problems("job_not_found", "validation_failed")},
+)
+@requires("train")
+def get_log(
+    request: Request,
+    job_id: JobId,
+    tail: Annotated[int | None, Query(ge=1, le=100_000, description="Only the last so many lines.")] = None,
+) -> PlainTextResponse:
+    """The trainer's output: the last 256 KiB of it, in whole lines."""
+    text = services_of(request.scope).jobs.log(job_id, lines=tail)
+    return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-sent events: `progress` for each line of progress, `state` for each change of "
+            "state. Ends with the final state.",
+            "content": {
+                "text/event-stream": {
+                    "example": 'id: 3\nevent: progress\ndata: {"phase": "fit", "epoch": 2, "epochs": 30}\n\n'
+                    'id: 9\nevent: state\ndata: {"state": "succeeded"}\n\n'
+                }
+            },
+        },
+        **problems("job_not_found", "validation_failed"),
+    },
+)
+@requires("train")
+async def get_events(
+    request: Request,
+    job_id: JobId,
+    last_event_id: Annotated[
+        str | None, Header(description="Where an interrupted stream ended; browsers send it by themselves.")
+    ] = None,
+) -> StreamingResponse:
+    """Follow a job as it happens."""
+    services = services_of(request.scope)
+    job = await asyncio.to_thread(services.jobs.get, job_id)
+    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 10 else 0
+    return StreamingResponse(
+        _events(services, job, seen),
+        media_type="text/event-stream",
+        # Proxies that buffer would keep the events until the job is over.
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(services: Services, job: JobFolder, seen: int) -> AsyncIterator[str]:
+    state: str | None = None
+    last_sent = time.monotonic()
+    while not services.lifecycle.stopping:
+        document, lines = await asyncio.to_thread(_look, job, seen)
+        for line in lines:
+            seen += 1
+            yield _event(seen, "progress", line)
+        if document.state != state:
+            state = document.state
+            yield _event(seen, "state", document.model_dump(mode="json", exclude={"history", "spec"}))
+        elif lines:
+            pass
+        elif time.monotonic() - last_sent >= _HEARTBEAT_SECONDS:
+            yield ": still here\n\n"
+        else:
+            await asyncio.sleep(_POLL_SECONDS)
+            continue
+        if document.final:
+            return
+        last_sent = time.monotonic()
+
+
+def _look(job: JobFolder, seen: int) -> tuple[JobDocument, list[dict[str, Any]]]:
+    # The document first: if it says that the job has ended, the lines after it are all there are.
+    document = JobDocument.of(job)
+    return document, [line.model_dump(mode="json", exclude_none=True) for line in job.progress(seen)]
+
+
+def _event(number: int, kind: str, data: dict[str, Any]) -> str:
+    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def _check_dataset(datasets: Datasets, name: str) -> None:
+    """Refuse at once what no training could come of.
+
+    Raises:
+        DatasetNotFound: naming those that there are.
+        InvalidDataset: with the reason.
+    """
+    classes = datasets.report(name).classes
+    if len(classes) < 2:
+        raise InvalidDataset(f"Dataset {name} has one class only, {next(iter(classes), None)!r}; two are needed.")
+    few = [label for label, images in classes.items() if images < 2]
+    if few:
+        raise InvalidDataset(
+            f"Dataset {name} has less than 2 images of {', '.join(repr(label) for label in few[:5])}; every class "
+            "needs some to train and some to test."
+        )

@@ -1,0 +1,224 @@
+"""The one place where the parts are wired. Nothing is built at import."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+
+import app as package
+from app.api import (
+    banner,
+    datasets,
+    docs,
+    errors,
+    health,
+    logs,
+    metrics,
+    models,
+    openapi,
+    predict,
+    server,
+    training_jobs,
+    workers,
+)
+from app.api.lingering import Lingering
+from app.api.observation import Observation
+from app.api.origin import OriginGuard
+from app.api.security import Keys
+from app.api.services import Services
+from app.jobs.executors.local_process import LocalProcess, trainer_environment
+from app.jobs.jobs import Jobs
+from app.jobs.supervisor import Supervisor
+from app.metrics import Metrics
+from app.serving.classifier import Classifier
+from app.settings import Settings
+from app.store.datasets import Datasets
+from app.store.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTION = """Post an image: labels with softmax probabilities come back from a versioned model. Post a labelled
+folder: it trains, evaluates and registers the next version, which goes live without a dropped request.
+
+Errors are problem documents (RFC 9457); [their codes](/docs/errors). Where keys are on, send
+`Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+
+_TAGS = [
+    {"name": "predict", "description": "Images in, labels and probabilities out."},
+    {"name": "models", "description": "Versions, what they were measured at, and which of them answers."},
+    {"name": "datasets", "description": "Labelled images to train on."},
+    {"name": "training", "description": "Jobs that make the next version."},
+    {"name": "health", "description": "Probes and metrics."},
+]
+
+
+class Application(FastAPI):
+    """FastAPI with an OpenAPI document that also has what is no FastAPI route."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, built once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.build(self)
+        return self.openapi_schema
+
+
+def build_services(settings: Settings) -> Services:
+    """The rooms below the API; nothing is loaded or started.
+
+    Raises:
+        ConfigurationError: settings that must not start, or keys that cannot be read.
+    """
+    settings.check()
+    service_metrics = Metrics()
+    registry = Registry(settings.model_store)
+    jobs = Jobs(settings.workspace / "jobs")
+    service_metrics.watch_jobs(lambda: {str(state): number for state, number in jobs.counts().items()})
+    return Services(
+        settings=settings,
+        metrics=service_metrics,
+        registry=registry,
+        classifier=Classifier(registry, settings, service_metrics),
+        datasets=Datasets(
+            settings.workspace / "datasets",
+            max_bytes=settings.max_dataset_bytes,
+            max_files=settings.max_dataset_files,
+            max_pixels=settings.max_pixels,
+        ),
+        jobs=jobs,
+        keys=Keys(settings.api_keys) if settings.api_keys is not None else None,
+    )
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application.
+
+    Raises:
+        ConfigurationError: settings that must not start, or keys that cannot be read.
+    """
+    return assemble(build_services(settings))
+
+
+def assemble(services: Services) -> FastAPI:
+    """The application around rooms that are there already."""
+    app = Application(
+        title="Fovea",
+        version=package.__version__,
+        summary="Image classification as a service you run yourself.",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=errors.handlers(),
+        lifespan=_lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.services = services
+    # Plain routes before all others: routes are tried in order, and these are called most.
+    plain = [predict.route(), *health.routes(), *metrics.routes(), *docs.routes()]
+    app.router.routes.extend(plain)
+    for router in (models.router, datasets.router, training_jobs.router):
+        app.router.routes.extend(router.routes)
+    # The last one added is the outermost.
+    app.add_middleware(OriginGuard, services=services)
+    app.add_middleware(Lingering)
+    app.add_middleware(Observation, services=services)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    settings = services.settings
+    await asyncio.to_thread(_clean, services)
+    async with AsyncExitStack() as stack:
+        if services.keys is not None:
+            stack.push_async_callback(_end, asyncio.create_task(services.keys.follow()))
+        if settings.executor == "local":
+            executor = LocalProcess(trainer_environment(settings))
+            supervising = Supervisor(services.jobs, executor).running()
+            await asyncio.to_thread(supervising.__enter__)
+            stack.push_async_callback(asyncio.to_thread, supervising.__exit__, None, None, None)
+        # As a task: probes are answered while models load, which can take long.
+        stack.push_async_callback(services.classifier.stop)
+        stack.push_async_callback(_end, asyncio.create_task(_start(services)))
+        try:
+            yield
+        finally:
+            services.lifecycle.stopping = True
+
+
+async def _start(services: Services) -> None:
+    try:
+        await services.classifier.start()
+    except Exception:
+        # Nobody awaits this task; without a word the service would stay "starting" for ever.
+        logger.exception("The models could not be loaded.")
+        raise
+    services.lifecycle.loaded.set()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task
+
+
+def _clean(services: Services) -> None:
+    """Remove what processes left that died; never what the living hold."""
+    services.registry.clean()
+    services.datasets.clean()
+    datasets.clean_uploads(services.settings.workspace)
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until it is told to stop; what `fovea serve` does. Returns the exit status.
+
+    Raises:
+        ConfigurationError: settings that must not start, keys that cannot be read, or an address that is taken.
+    """
+    logs.configure(settings.log_format, settings.log_level)
+    settings.check()
+    listener = server.listen(settings)
+    if settings.workers == 1:
+        _serve_here(settings, listener, announcing=True)
+        return 0
+    if settings.api_keys is not None:
+        Keys(settings.api_keys)  # to say what is wrong with them once, and not once a worker
+    # What the workers share is on disk, so they need only know the same settings.
+    return workers.run_workers(settings, listener, trainer_environment(settings))
+
+
+def _serve_here(settings: Settings, listener: socket.socket, *, announcing: bool) -> None:
+    app = create_app(settings)
+    services: Services = app.state.services
+    url = banner.base_url(settings, listener)
+
+    async def announce() -> None:
+        await services.lifecycle.loaded.wait()
+        sys.stdout.write(await asyncio.to_thread(banner.banner, services, url) + "\n")
+        sys.stdout.flush()
+
+    server.run(app, listener, announce if announcing else None)
+
+
+def _worker(arguments: list[str]) -> None:
+    """One of several processes; see `app.api.workers`."""
+    listening, parent_pipe, number = (int(argument) for argument in arguments)
+    settings = Settings()
+    logs.configure(settings.log_format, settings.log_level)
+    server.end_with(parent_pipe)
+    _serve_here(settings, socket.socket(fileno=os.dup(listening)), announcing=number == 0)
+
+
+if __name__ == "__main__":
+    _worker(sys.argv[1:])
