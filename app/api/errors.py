@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
 from app import errors
+from app.api.validation import explain
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     body = getattr(getattr(request.scope.get("route"), "body_field", None), "field_info", None)
-    found = [_explain(entry, getattr(body, "annotation", None)) for entry in error.errors()]
+    found = [explain(entry, getattr(body, "annotation", None)) for entry in error.errors()]
     detail = "; ".join(f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}" for entry in found[:3])
     if len(found) > 3:
         detail += f"; and {len(found) - 3} more"
@@ -223,49 +223,3 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         request_id=request_id_of(request.scope),
         more={"errors": found},
     )
-
-
-def _explain(entry: Mapping[str, Any], body: object) -> dict[str, Any]:
-    """One validation error: where, why, and what is allowed. The input itself is not sent back."""
-    location = entry.get("loc", ())
-    message = str(entry.get("msg", ""))
-    context: Mapping[str, Any] = entry.get("ctx") or {}
-    allowed = {
-        key: value
-        for key, value in context.items()
-        if isinstance(value, (str, int, float, bool)) and key not in ("error", "actual_length", "tag", "discriminator")
-    }
-    if entry.get("type") == "json_invalid":
-        message = f"Not valid JSON: {context.get('error', '')}"
-    elif entry.get("type") == "extra_forbidden":
-        fields = _fields(body, location[1:-1])
-        message = f"There is no such field. Allowed: {', '.join(fields)}"
-        allowed = {"fields": fields}
-    explained: dict[str, Any] = {"loc": _location(location), "msg": message}
-    if allowed:
-        explained["allowed"] = allowed
-    return explained
-
-
-def _fields(annotation: object, location: Sequence[Any]) -> list[str]:
-    """Names of the fields that a body may have at a location (as pydantic gives it, with the tags of unions)."""
-    models = _models(annotation)
-    for part in location:
-        tagged = [
-            model for model in models if "name" in model.model_fields and model.model_fields["name"].default == part
-        ]
-        nested = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        models = tagged or [found for inner in nested for found in _models(inner)]
-    return [name for model in models for name in model.model_fields]
-
-
-def _models(annotation: object) -> list[type[BaseModel]]:
-    """The models that an annotation names: itself, or members of its union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
-
-
-def _location(parts: Sequence[Any]) -> list[str | int]:
-    # Keys of the body stand in here as the client sent them: cut, so that they cannot swell the answer.
-    return [part if isinstance(part, int) else str(part)[:80] for part in parts]
