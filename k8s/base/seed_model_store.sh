@@ -8,8 +8,8 @@ set -eu
 
 shipped=$1
 store=$2
-# What pods that were killed in the middle left behind; none takes an hour.
-find "$store" -maxdepth 1 -name '.seed-*' -mmin +60 -exec rm -rf {} +
+# What pods that were killed in the middle left behind; none takes an hour. (Another pod's may vanish while find looks.)
+find "$store" -maxdepth 1 -name '.seed-*' -mmin +60 -exec rm -rf {} + 2>/dev/null || true
 staging=$(mktemp -d "$store/.seed-XXXXXXXX")
 trap 'rm -rf "$staging"' EXIT
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,17 @@ def test_pods_that_start_together_seed_once(shipped: Path, store: Path) -> None:
     assert [out for out, _ in results].count("seeded the model cifar10\n") == 1
     assert tree(store) == tree(shipped)
     assert [path.name for path in store.iterdir()] == ["cifar10"]
+
+
+def test_what_a_killed_pod_left_is_removed(shipped: Path, store: Path) -> None:
+    """But not what another pod may still be at."""
+    for name, age in {".seed-old": 7200, ".seed-new": 60}.items():
+        (store / name / "cifar10").mkdir(parents=True)
+        os.utime(store / name, (time.time() - age,) * 2)
+    with seed(shipped, store) as process:
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert sorted(path.name for path in store.iterdir()) == [".seed-new", "cifar10"]
 
 
 def test_a_store_that_cannot_be_written_stops_the_pod(shipped: Path, tmp_path: Path) -> None:
