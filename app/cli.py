@@ -1,0 +1,73 @@
+"""The command `fovea`. Quick to start: what a command needs is imported when it runs, and TensorFlow never."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+
+from app.commands.datasets import datasets
+from app.commands.environment import Commands, load_settings
+from app.commands.jobs import jobs
+from app.commands.keys import keys
+from app.commands.models import models
+from app.commands.predict import predict
+from app.commands.train import train
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="fovea", prog_name="fovea")
+def main() -> None:
+    """Image classification as a service you run yourself.
+
+    Settings are environment variables that begin with FOVEA_; docs/settings.md lists them.
+
+    Exit status: 0 done, 1 it failed, 2 wrong usage or settings, 3 the server cannot be reached.
+    """
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.  [default: FOVEA_HOST, or 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one.  [default: FOVEA_PORT, or 8000]")
+@click.option("--workers", type=click.IntRange(min=1), help="Serving processes.  [default: FOVEA_WORKERS, or 1]")
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Start the service.
+
+    It stops on SIGTERM or Ctrl-C after the requests in flight. A training job that runs goes on
+    by itself, and the next start takes it over.
+    """
+    settings = load_settings(host=host, port=port, workers=workers)
+    settings.check()
+    from app.main import serve as run
+
+    run(settings)
+
+
+@main.command()
+def worker() -> None:
+    """Run training jobs without a server.
+
+    Works through the jobs of the workspace until SIGTERM or Ctrl-C. For servers with FOVEA_EXECUTOR=none on the same workspace, which only queue. Any number may
+    run: one works, the others stand by. A job at work when it stops goes on, or is resumed.
+    """
+    from app.api.logs import configure
+    from app.jobs.executors.local_process import LocalProcess, trainer_environment
+    from app.jobs.jobs import Jobs
+    from app.jobs.supervisor import Supervisor
+
+    settings = load_settings()
+    configure(settings.log_format, settings.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not set here: the handler interrupts this very thread, which may hold the event's lock.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set).start())
+    executor = LocalProcess(trainer_environment(settings))
+    Supervisor(Jobs(settings.workspace / "jobs"), executor).run(stop)
+
+
+for command in (predict, train, jobs, models, datasets, keys):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

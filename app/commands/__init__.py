@@ -1,0 +1,1 @@
+"""The commands of `fovea`, one file a group. `app.cli` puts them together."""

@@ -1,0 +1,108 @@
+"""`fovea datasets`: add labelled images to the workspace, and look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from app.commands.archive import dataset_name, packed
+from app.commands.counting import counting
+from app.commands.environment import Commands, load_settings, open_datasets, print_table, user
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from app.store.dataset_report import DatasetReport
+
+# Uploads of the API are received in the same folder, and so are its leavings cleared.
+UPLOADS = "uploads"
+_MOST_LISTED = 10
+
+
+@click.group(cls=Commands)
+def datasets() -> None:
+    """Add and inspect labelled images.
+
+    They are kept in the workspace (FOVEA_WORKSPACE), where servers on the same workspace find them.
+    """
+
+
+@datasets.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--name", help="Name of the new dataset.  [default: made of the path's last part]")
+def add(path: Path, name: str | None) -> None:
+    """Add a folder or an archive as a dataset.
+
+    PATH is a folder, or a zip, tar, tar.gz or tar.bz2. It has one folder a class, at any common depth, or a labels.csv of path,label. Every image is
+    checked; what cannot be used is left out and listed.
+    """
+    print_report(add_local(load_settings(), path, name or dataset_name(path)))
+
+
+@datasets.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the full reports, one JSON document a line.")
+def list_(as_json: bool) -> None:
+    """List the datasets."""
+    reports = open_datasets(load_settings()).list()
+    if as_json:
+        for report in reports:
+            click.echo(report.model_dump_json())
+        return
+    rows = [
+        (report.name, f"{report.images:,}", len(report.classes), _origin(report), report.description)
+        for report in reports
+    ]
+    print_table(("NAME", "IMAGES", "CLASSES", "ADDED", "DESCRIPTION"), rows)
+
+
+@datasets.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the full report as JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Show one dataset.
+
+    That is: what is in the dataset NAME, what was left out of it, and what is odd about it.
+    """
+    report = open_datasets(load_settings()).report(name)
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+    else:
+        print_report(report)
+
+
+def add_local(settings: Settings, path: Path, name: str) -> DatasetReport:
+    """Add a folder or an archive to the workspace, with progress on a terminal.
+
+    Raises:
+        Conflict, InvalidName, InvalidDataset, StorageFailed: as `Datasets.add`.
+        InvalidRequest: nothing is at `path`.
+    """
+    with packed(path, settings.workspace / UPLOADS) as archive, counting("Checking", "files") as checking:
+        return open_datasets(settings).add(name, archive, by=user(), progress=checking)
+
+
+def print_report(report: DatasetReport) -> None:
+    """What a person wants to know of a dataset."""
+    click.echo(f"Dataset {report.name}: {report.images:,} images in {len(report.classes)} classes")
+    if report.description:
+        click.echo(report.description)
+    for label, images in report.classes.items():
+        click.echo(f"  {label}  {images:,}")
+    width, height = report.sizes.width, report.sizes.height
+    color = "grayscale" if report.grayscale else "colour"
+    click.echo(f"Sizes: {width.min} to {width.max} x {height.min} to {height.max} pixels, {color}")
+    for warning in report.warnings:
+        click.echo(f"Warning: {warning}")
+    if report.rejected_files:
+        click.echo(f"Left out: {report.rejected_files:,} files")
+        for rejected in report.rejected[:_MOST_LISTED]:
+            click.echo(f"  {rejected.name}: {rejected.reason}")
+        if report.rejected_files > _MOST_LISTED:
+            click.echo(f"  … all of them: fovea datasets show {report.name} --json")
+
+
+def _origin(report: DatasetReport) -> str:
+    if report.builtin:
+        return "built in"
+    return f"{report.created_at:%Y-%m-%d %H:%M}" if report.created_at else "-"

@@ -1,0 +1,127 @@
+"""What commands share: the settings, the rooms that they open, and how they fail and print."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from app.errors import ConfigurationError, FoveaError, InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+    from app.store.datasets import Datasets
+    from app.store.registry import Registry
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+FAILED, USAGE, UNREACHABLE = 1, 2, 3
+
+
+class Unreachable(FoveaError):
+    """No server answers at the address."""
+
+    code = "unreachable"
+
+
+class _Failure(click.ClickException):
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
+
+
+class Commands(click.Group):
+    """A group whose commands end with one sentence and an exit status instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, turning the domain's errors into click's."""
+        try:
+            return super().invoke(ctx)
+        except FoveaError as error:
+            raise _Failure(str(error), exit_status(error)) from error
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has gone
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise click.ClickException(f"The system refused: {error.strerror or error}{where}.") from error
+
+
+def exit_status(error: FoveaError) -> int:
+    """2 for what the user can write differently, 3 for a server that does not answer, else 1."""
+    if isinstance(error, Unreachable):
+        return UNREACHABLE
+    return USAGE if isinstance(error, InvalidRequest | ConfigurationError) else FAILED
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of the environment; options that were given (not None) win.
+
+    Raises:
+        ConfigurationError: naming each variable that is wrong, and how.
+    """
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, lambda path: f"FOVEA_{path.upper()}")) from error
+
+
+def explain(error: ValidationError, name: Any = str) -> str:
+    """A sentence for each field that is wrong; `name` turns a field's dotted path into what the user wrote."""
+    return " ".join(
+        f"{name('.'.join(map(str, detail['loc'])))}: {detail['msg'].removeprefix('Value error, ').rstrip('.')}."
+        for detail in error.errors(include_url=False)
+    )
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The model store."""
+    from app.store.registry import Registry
+
+    return Registry(settings.model_store)
+
+
+def open_datasets(settings: Settings) -> Datasets:
+    """The datasets of the workspace."""
+    from app.store.datasets import Datasets
+
+    return Datasets(
+        settings.workspace / "datasets",
+        max_bytes=settings.max_dataset_bytes,
+        max_files=settings.max_dataset_files,
+        max_pixels=settings.max_pixels,
+    )
+
+
+def user() -> str:
+    """Who runs this command, for the logs that say who did what."""
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (OSError, KeyError):  # a container's user may have no name
+        return "command line"
+
+
+def backend_options(command: _Command) -> _Command:
+    """The options that say who runs training jobs: `server`, `key` and `local`."""
+    for option in (
+        click.option("--local", is_flag=True, help="Need no server: use the workspace (FOVEA_WORKSPACE) directly."),
+        click.option("--key", envvar="FOVEA_API_KEY", show_envvar=True, help="API key for the server."),
+        click.option("--server", help="Address of a running server.  [default: http://127.0.0.1:FOVEA_PORT]"),
+    ):
+        command = option(command)
+    return command
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns under a header, the same on a terminal and in a pipe."""
+    table = [tuple(map(str, row)) for row in [header, *rows]]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    for row in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

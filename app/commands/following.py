@@ -1,0 +1,139 @@
+"""A training job on the terminal: a progress bar, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import click
+
+from app.commands.backends import Backend
+from app.jobs.folder import Progress
+from app.jobs.jobs import JobDocument
+
+
+class _View(Protocol):
+    def show(self, document: JobDocument) -> None: ...
+
+
+def follow(documents: Iterable[JobDocument]) -> JobDocument:
+    """Show a job until it has ended; returns it as it ended."""
+    last: JobDocument | None = None
+    with _view() as view:
+        for document in documents:
+            view.show(document)
+            last = document
+    if last is None:
+        raise RuntimeError("a job is told of at least once")
+    return last
+
+
+def print_summary(document: JobDocument, backend: Backend) -> None:
+    """What came of a job that has ended, and what can be done with it."""
+    result = document.result
+    if document.state != "succeeded" or result is None:
+        click.echo(f"Job {document.id} {document.state}: {document.reason or 'no reason was given.'}", err=True)
+        return
+    accuracy = result.metrics.get("accuracy")
+    measured = "" if accuracy is None else f", accuracy {accuracy:.4f} on the test split"
+    click.echo(f"Trained {result.model} version {result.version}{measured}.")
+    click.echo(f"Report:   {backend.report(result.model, result.version)}")
+    if result.promoted:
+        click.echo(f"Promoted: {result.promotion_reason}")
+    else:
+        click.echo(f"Not promoted: {result.promotion_reason}")
+        click.echo(f"Promote:  {backend.promotion(result.model, result.version)}")
+
+
+class _Lines:
+    """Each thing that happens as a line, once."""
+
+    def __init__(self) -> None:
+        self._said: str | None = None
+        self._epochs: set[tuple[int, int | None]] = set()
+
+    def show(self, document: JobDocument) -> None:
+        for line in document.history:
+            if (key := (line.attempt, line.epoch)) not in self._epochs:
+                self._epochs.add(key)
+                click.echo(_epoch_line(line))
+        now = _stage(document)
+        if now is not None and now != self._said:
+            self._said = now
+            click.echo(now)
+
+
+def _stage(document: JobDocument) -> str | None:
+    """What the job is at, where that is not an epoch."""
+    if document.final:
+        return None
+    if document.cancel_requested:
+        return "cancelling"
+    if document.state == "queued":
+        return "waiting for its turn"
+    if document.phase in (None, "fit"):
+        return None
+    return f"{document.phase}: {document.message}" if document.message else document.phase
+
+
+def _epoch_line(line: Progress) -> str:
+    parts = [f"epoch {line.epoch}/{line.epochs or '?'}", *_scores(line)]
+    if line.seconds is not None:
+        parts.append(f"{line.seconds:.1f} s")
+    if line.remaining_seconds is not None:
+        parts.append(f"{_duration(line.remaining_seconds)} left")
+    return "  ".join(parts)
+
+
+def _scores(line: Progress) -> list[str]:
+    named = [("loss", line.loss), ("accuracy", line.accuracy), ("validation", line.val_accuracy)]
+    return [f"{name} {value:.4f}" for name, value in named if value is not None]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@contextmanager
+def _view() -> Iterator[_View]:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    # What is shown holds names and messages of others: no markup in them means anything.
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=console) as bars:
+        task = bars.add_task("training", total=None, detail="")
+
+        class Bar:
+            def show(self, document: JobDocument) -> None:
+                line = document.history[-1] if document.history else None
+                details = _scores(line) if line else []
+                if document.remaining_seconds is not None:
+                    details.append(f"{_duration(document.remaining_seconds)} left")
+                epochs = f"epoch {document.epoch}/{document.epochs}" if document.epoch else "starting"
+                bars.update(
+                    task,
+                    description=_stage(document) or (document.state if document.final else epochs),
+                    # Early stopping ends before the last epoch; a job that is done is done.
+                    completed=document.epochs if document.state == "succeeded" else document.epoch or 0,
+                    total=document.epochs if document.epoch or document.final else None,
+                    detail="  ".join(details),
+                )
+
+        yield Bar()

@@ -1,0 +1,163 @@
+"""`fovea train`: submit a training job and follow it."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.commands.archive import dataset_name
+from app.commands.environment import FAILED, UNREACHABLE, Unreachable, backend_options, explain, load_settings
+from app.errors import Conflict, InvalidRequest
+from app.names import PATTERN
+
+if TYPE_CHECKING:
+    from app.commands.backends import Backend
+    from app.jobs.jobs import JobDocument
+    from app.jobs.spec import TrainingSpec
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@click.option("--name", help="Name for a dataset that is added from a path.  [default: made of the path's last part]")
+@click.option(
+    "--spec",
+    "spec_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file with any fields of a training spec (docs/training-jobs.md); the options here go before it.",
+)
+@click.option("--model", help="Model to add a version to.  [default: named as the dataset]")
+@click.option("--architecture", type=click.Choice(["simple_cnn", "resnet_small"]), help="Network.")
+@click.option("--epochs", type=int, help="Most passes over the training split.")
+@click.option("--batch-size", type=int, help="Images in a step.")
+@click.option("--learning-rate", type=float, help="Peak learning rate.")
+@click.option("--seed", type=int, help="Seed of all that is random.")
+@click.option(
+    "--promotion",
+    type=click.Choice(["manual", "if_better", "always"]),
+    help="Whether the new version becomes the one in production.",
+)
+@backend_options
+@click.option("--detach", is_flag=True, help="Only submit; print the job's id and do not wait. Not with --local.")
+def train(
+    dataset: str | None,
+    name: str | None,
+    spec_file: Path | None,
+    server: str | None,
+    key: str | None,
+    local: bool,
+    detach: bool,
+    architecture: str | None,
+    **fields: object,
+) -> None:
+    """Train a model, and watch it.
+
+    DATASET is the name of a dataset, or the path of a folder or archive with one folder a class,
+    which is then added first. Built in are digits and shapes.
+
+    Ctrl-C leaves a server's job running and says how to come back to it; with --local it cancels the job.
+
+    Exit status: 0 trained, 1 failed or cancelled, 2 wrong usage, 3 the server cannot be reached.
+    """
+    if local and (server or detach):
+        raise click.UsageError("--local needs no server and stays until the job has ended: drop --server and --detach.")
+    from app.commands.backends import open_backend
+
+    asked = {name: value for name, value in fields.items() if value is not None}
+    spec = _read_spec(spec_file) | asked
+    if architecture is not None:
+        spec["architecture"] = _architecture(spec.get("architecture"), architecture)
+    dataset = dataset or spec.get("dataset")
+    if not isinstance(dataset, str):
+        raise click.UsageError("Name a DATASET, or a spec file with one.")
+    # A spec that is wrong is told before anything is uploaded.
+    _validate(spec | {"dataset": "to-come"})
+    with open_backend(load_settings(), local=local, server=server, key=key) as backend:
+        complete = _validate(spec | {"dataset": _resolve(backend, dataset, name)})
+        job = backend.submit(complete)
+        if detach:
+            click.echo(job.id)
+            return
+        click.echo(f"Job {job.id}: training {complete.model_name} on {complete.dataset}", err=True)
+        ended = _follow(backend, job, local=local)
+    if ended.state != "succeeded":
+        click.get_current_context().exit(FAILED)
+
+
+def _follow(backend: Backend, job: JobDocument, *, local: bool) -> JobDocument:
+    from app.commands.following import follow, print_summary
+
+    try:
+        ended = follow(backend.follow(job.id))
+    except KeyboardInterrupt:
+        if not local:
+            click.echo(f"\nThe job goes on. Come back to it: {backend.comeback(job.id)}", err=True)
+            click.get_current_context().exit(0)
+        click.echo("\nCancelling the job.", err=True)
+        with suppress(Conflict):  # it may have ended just now
+            backend.cancel(job.id)
+        ended = follow(backend.follow(job.id))
+    except Unreachable as error:
+        click.echo(f"The server is gone; the job goes on without it. {error}", err=True)
+        click.get_current_context().exit(UNREACHABLE)
+    print_summary(ended, backend)
+    return ended
+
+
+def _read_spec(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        spec = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InvalidRequest(f"{path} is not JSON: {error}.") from error
+    if not isinstance(spec, dict):
+        raise InvalidRequest(f"{path} holds no JSON object.")
+    return spec
+
+
+def _architecture(of_file: object, name: str) -> dict[str, Any]:
+    """The file's architecture if it is the one that was asked for, else that one with its defaults."""
+    if isinstance(of_file, dict) and of_file.get("name") == name:
+        return of_file
+    return {"name": name}
+
+
+def _validate(spec: dict[str, Any]) -> TrainingSpec:
+    from pydantic import ValidationError
+
+    from app.jobs.spec import TrainingSpec
+
+    try:
+        # By way of JSON, as the server reads it: a list is a tuple there.
+        return TrainingSpec.model_validate_json(json.dumps(spec))
+    except ValidationError as error:
+        raise InvalidRequest(f"The training spec is wrong. {explain(error)}") from error
+
+
+def _resolve(backend: Backend, dataset: str, name: str | None) -> str:
+    """Name of the dataset to train on; a path is added first.
+
+    A name that is known wins over a file of that name here; `./digits` is always the file.
+    """
+    known = backend.datasets()
+    if dataset in known:
+        if name is not None:
+            raise InvalidRequest(f"{dataset} is a dataset already; --name is for one that is added from a path.")
+        return dataset
+    path = Path(dataset)
+    if not path.exists():
+        kind = "dataset" if re.fullmatch(PATTERN, dataset) else "file or folder"
+        raise InvalidRequest(f"There is no {kind} {dataset!r}. Datasets: {', '.join(known)}; or give a path.")
+    name = name or dataset_name(path)
+    if name in known:
+        raise InvalidRequest(
+            f"There is a dataset {name!r} already. Train on it with `fovea train {name}`, or add this one with --name."
+        )
+    backend.add(path, name)
+    click.echo(f"Added {dataset} as dataset {name}.", err=True)
+    return name
