@@ -242,7 +242,8 @@ def _restore(model: keras.Model, average: _Average, state: Checkpoint) -> None:
 
 
 def _values(variables: list[Any]) -> Arrays:
-    return [np.array(variable) for variable in variables]
+    # Copied: the array that `numpy()` hands out may be the variable's own memory.
+    return [np.array(variable.numpy()) for variable in variables]
 
 
 def _is_best(history: list[Epoch]) -> bool:

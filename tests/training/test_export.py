@@ -1,0 +1,151 @@
+"""From a trained network to a version in the store, and whether that version goes live."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from app.jobs.folder import JobFolder
+from app.jobs.spec import TrainingSpec
+from app.store.manifest import EVALUATION, GOLDEN
+from app.store.registry import Registry
+from app.training.architectures import predict
+from app.training.dataset import TrainingData
+from app.training.evaluate import Evaluation, evaluate
+from app.training.export import find_version, register
+from app.training.figures import draw_confusion_matrix
+from app.training.fit import Fitted, fit
+from app.training.promote import promote
+from app.training.report import write_evaluation
+from tests.training.conftest import prepared_job
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@dataclass(frozen=True)
+class Exported:
+    registry: Registry
+    version: int
+    spec: TrainingSpec
+    data: TrainingData
+    fitted: Fitted
+    evaluation: Evaluation
+    job: JobFolder
+
+
+def _export(registry: Registry, workspace: Path, **fields: Any) -> Exported:
+    """Train and register a tiny version."""
+    spec, data, reporter, job = prepared_job(workspace, **fields)
+    fitted = fit(spec, data, job.path / "checkpoint", reporter)
+    evaluation = evaluate(fitted.model, data)
+    with registry.staging() as staged:
+        write_evaluation(staged, evaluation, fitted, data)
+        version = register(registry, staged, job.id, spec, data, fitted, evaluation)
+    return Exported(registry, version, spec, data, fitted, evaluation, job)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A version that learned something."""
+    folder = tmp_path_factory.mktemp("good")
+    return _export(Registry(folder / "store"), folder / "workspace", epochs=3)
+
+
+def test_a_version_is_complete_and_answers_as_the_network_does(good: Exported) -> None:
+    """The SavedModel takes uint8 `image`, answers `probabilities` like the trained network; all else is beside it."""
+    registry, version, data, fitted, job = good.registry, good.version, good.data, good.fitted, good.job
+    folder = registry.folder("shapes", version)
+    manifest = registry.verify("shapes", version)
+
+    served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    images = data.images[data.test]
+    answers = served(image=tf.constant(images))["probabilities"].numpy()
+    np.testing.assert_allclose(answers, predict(fitted.model, images), atol=1e-6)
+    assert (answers.argmax(axis=1) == data.targets[data.test]).mean() == good.evaluation.accuracy
+
+    assert manifest.labels == ["diagonal", "horizontal", "vertical"]
+    assert (manifest.input.name, manifest.input.dtype, manifest.input.shape) == ("image", "uint8", (-1, 28, 28, 1))
+    assert manifest.preprocessing == data.preprocessing
+    assert manifest.metrics["accuracy"] == good.evaluation.accuracy
+    assert manifest.data is not None
+    assert manifest.data.counts == {
+        "train": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test),
+    }
+    assert manifest.training_spec is not None
+    assert manifest.training_spec["architecture"]["name"] == "simple_cnn"
+    assert len(manifest.golden.images) == 3
+    assert (folder / GOLDEN / "expected.npz").exists()
+    assert find_version(registry, "shapes", job.id) == version
+    assert find_version(registry, "shapes", "another-job") is None
+
+
+def test_the_report_agrees_with_itself(good: Exported) -> None:
+    """Accuracy, confusion matrix and per-class scores of report.json are one and the same result."""
+    data = good.data
+    folder = good.registry.folder("shapes", good.version) / EVALUATION
+    report = json.loads((folder / "report.json").read_text())
+    matrix = np.array(report["confusion_matrix"])
+    assert matrix.sum() == report["test"]["images"] == len(data.test)
+    assert report["test"]["accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
+    assert report["test"]["mistakes"] == matrix.sum() - np.trace(matrix) == len(report["worst_mistakes"])
+    for index, scores in enumerate(report["classes"]):
+        assert scores["support"] == matrix[index].sum()
+        assert scores["recall"] == pytest.approx(matrix[index, index] / matrix[index].sum())
+    for mistake in report["worst_mistakes"]:
+        assert mistake["label"] != mistake["predicted"]
+        assert (folder / mistake["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_pictures_are_drawn_with_titles_and_labels(good: Exported) -> None:
+    """curves.svg and confusion_matrix.svg are SVG with their text as text."""
+    folder = good.registry.folder("shapes", good.version) / EVALUATION
+    for name, words in {"curves.svg": {"Loss", "Accuracy", "Epoch"}, "confusion_matrix.svg": {"vertical"}}.items():
+        texts = {"".join(text.itertext()).strip() for text in ElementTree.parse(folder / name).iter(f"{SVG}text")}
+        assert words <= texts
+
+
+def test_labels_are_drawn_as_they_are(tmp_path: Path) -> None:
+    """A label that looks like markup or mathematics is neither."""
+    labels = ["<script>alert(1)</script>", "$x^2$", "100 %"]
+    draw_confusion_matrix(np.eye(3, dtype=np.int64), labels, 1.0, tmp_path / "matrix.svg")
+    root = ElementTree.parse(tmp_path / "matrix.svg")
+    texts = {"".join(text.itertext()) for text in root.iter(f"{SVG}text")}
+    assert "$x^2$" in texts
+    assert not list(root.iter(f"{SVG}script"))
+
+
+def test_the_promotion_policy_is_obeyed(good: Exported, tmp_path: Path) -> None:
+    """manual leaves the log alone; if_better promotes the first, and afterwards only what is not worse."""
+    registry, version = good.registry, good.version
+
+    def decide(policy: str, number: int) -> tuple[bool, str]:
+        return promote(registry, good.spec.model_copy(update={"promotion": policy}), number, good.data, "job")
+
+    assert decide("manual", version)[0] is False
+    assert registry.production("shapes") is None
+    promoted, reason = decide("if_better", version)
+    assert promoted
+    assert "no production version to beat" in reason
+    accuracy = registry.manifest("shapes", version).metrics["accuracy"]
+
+    worse = _export(registry, tmp_path, epochs=1, learning_rate=1e-6)
+    assert worse.evaluation.accuracy < accuracy
+    promoted, reason = decide("if_better", worse.version)
+    assert not promoted
+    assert f"accuracy {worse.evaluation.accuracy:.4f} against" in reason
+    assert decide("always", worse.version)[0]
+    production = registry.production("shapes")
+    assert production is not None
+    assert production.version == worse.version
+    promoted, reason = decide("if_better", version)
+    assert promoted
+    assert f"accuracy {accuracy:.4f} against" in reason

@@ -1,0 +1,111 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.errors import TrainingFailed
+from app.jobs.folder import JobFolder
+from app.training import fit as fit_module
+from app.training.checkpoint import Checkpoint
+from app.training.fit import fit
+from app.training.reporter import Cancelled, Reporter
+
+SMALL = {"architecture": {"name": "simple_cnn", "filters": [4], "dense_units": 8}, "early_stopping": None}
+
+
+class _Interrupted(Exception):
+    """Stands for the death of the process."""
+
+
+def _weights(fitted: Any) -> list[Any]:
+    return [np.asarray(weight) for weight in fitted.model.weights]
+
+
+@pytest.mark.parametrize("extra", [{}, {"weight_average": 0.9, "optimizer": "sgd"}], ids=["adamw", "sgd, averaged"])
+def test_a_resumed_run_ends_as_an_unbroken_one(
+    shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
+) -> None:
+    """Broken off after an epoch and resumed, training ends with the same weights and the same curve."""
+    spec, data, reporter, _ = shapes(**SMALL, **extra, epochs=3)
+    unbroken = fit(spec, data, tmp_path / "unbroken", reporter)
+
+    def die(*_: Any) -> None:
+        raise _Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "_report", die)
+        with pytest.raises(_Interrupted):
+            fit(spec, data, tmp_path / "broken", reporter)
+    state = Checkpoint.load(tmp_path / "broken")
+    assert state is not None
+    assert len(state.history) == 1
+    resumed = fit(spec, data, tmp_path / "broken", reporter)
+
+    for one, other in zip(_weights(unbroken), _weights(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [epoch.val_loss for epoch in unbroken.history] == [epoch.val_loss for epoch in resumed.history]
+
+
+def test_the_weights_of_the_best_epoch_are_kept(shapes: Any, tmp_path: Path) -> None:
+    """What comes back is the epoch that did best on the validation split, not the last one."""
+    spec, data, reporter, _ = shapes(**SMALL, epochs=4, learning_rate=0.3, schedule="constant")
+    fitted = fit(spec, data, tmp_path / "checkpoint", reporter)
+    keys = [(epoch.val_accuracy, -epoch.val_loss) for epoch in fitted.history]
+    assert keys[fitted.best_epoch - 1] == max(keys)
+
+
+def test_training_stops_early_when_nothing_improves(shapes: Any, tmp_path: Path) -> None:
+    """With patience 1, a run whose validation loss rises ends before its epochs are done."""
+    spec, data, reporter, _ = shapes(
+        **SMALL | {"early_stopping": {"patience": 1}}, epochs=50, learning_rate=0.5, schedule="constant"
+    )
+    assert len(fit(spec, data, tmp_path / "checkpoint", reporter).history) < 50
+
+
+def test_divergence_is_failed_with_advice(shapes: Any, tmp_path: Path) -> None:
+    """A loss that is no number ends the job, and the message says what to try."""
+    spec, data, reporter, _ = shapes(
+        **SMALL | {"architecture": {"name": "simple_cnn", "filters": [4], "dense_units": 0, "batch_norm": False}},
+        optimizer="sgd",
+        learning_rate=10,
+        weight_decay=1,
+        epochs=300,
+        warmup=0,
+        schedule="constant",
+    )
+    with pytest.raises(TrainingFailed, match=r"training diverged\. Try a learning rate"):
+        fit(spec, data, tmp_path / "checkpoint", reporter)
+
+
+def test_a_cancelled_job_stops_within_an_epoch(shapes: Any, tmp_path: Path) -> None:
+    """The marker is seen between steps."""
+    spec, data, _, job = shapes(**SMALL, epochs=1000)
+    job.request_cancel()
+    with pytest.raises(Cancelled):
+        fit(spec, data, tmp_path / "checkpoint", Reporter(job, attempt=1))
+
+
+def test_every_epoch_is_reported_with_the_time_left(shapes: Any, tmp_path: Path) -> None:
+    """progress.jsonl gets a line an epoch with losses, accuracies and an estimate of the time left."""
+    spec, data, reporter, job = shapes(**SMALL, epochs=2)
+    fit(spec, data, tmp_path / "checkpoint", reporter)
+    lines = [line for line in JobFolder(job.path).progress() if line.epoch]
+    assert [line.epoch for line in lines] == [1, 2]
+    assert lines[0].remaining_seconds is not None
+    assert lines[0].remaining_seconds > 0
+    assert lines[1].remaining_seconds == 0
+    assert all(None not in (line.loss, line.accuracy, line.val_loss, line.val_accuracy) for line in lines)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+def test_every_optimizer_trains(shapes: Any, tmp_path: Path, optimizer: str) -> None:
+    """Each optimizer lowers the loss; bfloat16 computation comes back as float32 weights."""
+    spec, data, reporter, _ = shapes(**SMALL, optimizer=optimizer, mixed_precision=True, epochs=2)
+    fitted = fit(spec, data, tmp_path / "checkpoint", reporter)
+    assert fitted.history[1].loss < fitted.history[0].loss
+    assert {str(weight.dtype) for weight in fitted.model.weights} == {"float32"}

@@ -1,0 +1,109 @@
+"""`python -m app.training JOB_FOLDER`, as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from app.jobs.folder import JobFolder
+from app.store.registry import Registry
+
+
+def _start(job: JobFolder, store: Path, workspace: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "FOVEA_MODEL_STORE": str(store), "FOVEA_WORKSPACE": str(workspace)}
+    with (job.path / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "app.training", str(job.path)], env=environment, stdout=log, stderr=log
+        )
+
+
+def _wait_for_epoch(job: JobFolder, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while not any((line.epoch or 0) >= number for line in job.progress()):
+        assert time.monotonic() < deadline, (job.path / "log.txt").read_text()
+        time.sleep(0.05)
+
+
+def test_digits_by_default_survives_kill_9_and_ends_above_98_percent(
+    submit: Any, workspace: Path, tmp_path: Path
+) -> None:
+    """`{"dataset": "digits"}` alone, killed on its way and started again, goes on where it was and does well."""
+    store = tmp_path / "store"
+    job = submit(dataset="digits")
+    trainer = _start(job, store, workspace)
+    _wait_for_epoch(job, 3)
+    # While one trainer lives, another leaves the job alone.
+    assert _start(job, store, workspace).wait(60) == 3
+    trainer.kill()
+    trainer.wait()
+    assert job.state().state == "running"
+    assert not job.alive
+
+    assert _start(job, store, workspace).wait(240) == 0
+    state, result = job.state(), job.result()
+    assert (state.state, state.attempt) == ("succeeded", 2)
+    assert result is not None
+    assert result.metrics["accuracy"] >= 0.98
+    assert not result.promoted
+    epochs = [line.epoch for line in job.progress() if line.epoch]
+    assert epochs == list(range(1, len(epochs) + 1))
+    log = (job.path / "log.txt").read_text()
+    assert "resuming after epoch" in log
+    Registry(store).verify("digits", result.version)
+    # A job that is done is done: starting it again changes nothing.
+    assert _start(job, store, workspace).wait(60) == 0
+    assert Registry(store).versions("digits") == [result.version]
+
+
+def test_a_running_job_can_be_cancelled(submit: Any, workspace: Path, tmp_path: Path) -> None:
+    """The marker ends a running job within seconds, as cancelled, with nothing registered."""
+    job = submit(dataset="shapes", epochs=10_000, early_stopping=None)
+    trainer = _start(job, tmp_path / "store", workspace)
+    _wait_for_epoch(job, 1)
+    job.request_cancel()
+    assert trainer.wait(30) == 4
+    assert job.state().state == "cancelled"
+    assert Registry(tmp_path / "store").models() == []
+
+
+def test_a_job_that_cannot_work_fails_with_the_reason(submit: Any, workspace: Path, tmp_path: Path) -> None:
+    """A job on a dataset that is gone is failed, and says so."""
+    job = submit(dataset="gone")
+    assert _start(job, tmp_path / "store", workspace).wait(120) == 1
+    assert job.state().state == "failed"
+    assert "There is no dataset 'gone'" in (job.state().reason or "")
+
+
+def test_a_full_disk_fails_the_job_and_leaves_no_debris(submit: Any, workspace: Path, tmp_path: Path) -> None:
+    """When the store cannot be written to, the job says why; no half version stays behind."""
+    job = submit(dataset="shapes", shapes={"images": 30}, epochs=1, batch_size=8)
+    store = tmp_path / "store"
+    store.mkdir()
+    # A limit on file size stands for the full disk: every write beyond it is refused by the kernel.
+    environment = {**os.environ, "FOVEA_MODEL_STORE": str(store), "FOVEA_WORKSPACE": str(workspace)}
+    limited = f"ulimit -f 1024; trap '' XFSZ; exec {sys.executable} -m app.training {job.path}"
+    with (job.path / "log.txt").open("ab") as log:
+        assert (
+            subprocess.run(["bash", "-c", limited], env=environment, stdout=log, stderr=log, timeout=200).returncode
+            == 1
+        )
+    assert job.state().state == "failed"
+    assert job.state().reason
+    assert Registry(store).models() == []
+    assert [path for path in store.rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+def test_sigterm_leaves_a_job_that_can_be_resumed(submit: Any, workspace: Path, tmp_path: Path) -> None:
+    """A trainer that is told to go leaves the job as running and unlocked: the next attempt resumes it."""
+    job = submit(dataset="shapes", epochs=10_000, early_stopping=None)
+    trainer = _start(job, tmp_path / "store", workspace)
+    _wait_for_epoch(job, 1)
+    trainer.send_signal(signal.SIGTERM)
+    assert trainer.wait(30) != 0
+    assert job.state().state == "running"
+    assert not job.alive
