@@ -180,22 +180,25 @@ def _clean(services: Services) -> None:
     datasets.clean_uploads(services.settings.workspace)
 
 
-def serve(settings: Settings) -> int:
-    """Run the service until it is told to stop; what `fovea serve` does. Returns the exit status.
+def serve(settings: Settings) -> None:
+    """Run the service until it is told to stop; what `fovea serve` does.
 
     Raises:
         ConfigurationError: settings that must not start, keys that cannot be read, or an address that is taken.
+        SystemExit: a worker process did not end in good order.
     """
     logs.configure(settings.log_format, settings.log_level)
     settings.check()
     listener = server.listen(settings)
     if settings.workers == 1:
         _serve_here(settings, listener, announcing=True)
-        return 0
+        return
     if settings.api_keys is not None:
         Keys(settings.api_keys)  # to say what is wrong with them once, and not once a worker
     # What the workers share is on disk, so they need only know the same settings.
-    return workers.run_workers(settings, listener, trainer_environment(settings))
+    status = workers.run_workers(settings, listener, trainer_environment(settings))
+    if status != 0:
+        sys.exit(status)
 
 
 def _serve_here(settings: Settings, listener: socket.socket, *, announcing: bool) -> None:

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app import errors
+from app.api.services import services_of
 from app.api.validation import explain
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,10 @@ KINDS: Mapping[type[errors.FoveaError], Kind] = {
     MisdirectedRequest: Kind(421, "Unknown host name"),
     CrossSiteRequest: Kind(403, "Request from another site"),
 }
+
+
+# Counted here, since such requests never get to the classifier, which counts what it refuses itself.
+TURNED_AWAY = frozenset({"payload_too_large", "request_timeout", "unauthorized", "forbidden"})
 
 
 class _Framework:
@@ -186,6 +191,8 @@ def handlers() -> dict[int | type[Exception], Any]:
 
 async def _domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.FoveaError)
+    if error.code in TURNED_AWAY:
+        services_of(request.scope).metrics.rejected(error.code)
     request_id = request_id_of(request.scope)
     if kind_of(type(error)).status >= 500 and not isinstance(error, errors.NotReady):
         logger.error("%s: %s", error.code, error, extra={"request_id": request_id}, exc_info=error)

@@ -145,7 +145,10 @@ async def list_promotions(request: Request, model: Model) -> PromotionList:
 )
 @requires("admin")
 async def promote(request: Request, model: Model, body: PromoteRequest) -> PromotionEntry:
-    """Make a version production. It is loaded and checked first; when the answer comes, it answers requests."""
+    """Make a version production. It is loaded and checked first, and goes live without a dropped request.
+
+    When the answer comes, this process answers with it; others follow within `FOVEA_POLL_INTERVAL`.
+    """
     services = services_of(request.scope)
     check_name(model, "model")
     await services.classifier.check(model, body.version)
