@@ -48,8 +48,9 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 def worker() -> None:
     """Run training jobs without a server.
 
-    Works through the jobs of the workspace until SIGTERM or Ctrl-C. For servers with FOVEA_EXECUTOR=none on the same workspace, which only queue. Any number may
-    run: one works, the others stand by. A job at work when it stops goes on, or is resumed.
+    Works through the jobs of the workspace until SIGTERM or Ctrl-C. For servers with
+    FOVEA_EXECUTOR=none on the same workspace, which only queue. Any number may run: one works, the
+    others stand by. A job at work when it stops goes on, or is resumed.
     """
     from app.api.logs import configure
     from app.jobs.executors.local_process import LocalProcess, trainer_environment

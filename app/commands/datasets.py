@@ -34,8 +34,9 @@ def datasets() -> None:
 def add(path: Path, name: str | None) -> None:
     """Add a folder or an archive as a dataset.
 
-    PATH is a folder, or a zip, tar, tar.gz or tar.bz2. It has one folder a class, at any common depth, or a labels.csv of path,label. Every image is
-    checked; what cannot be used is left out and listed.
+    PATH is a folder, or a zip, tar, tar.gz or tar.bz2. It has one folder a class, at any common
+    depth, or a labels.csv of path,label. Every image is checked; what cannot be used is left out
+    and listed.
     """
     print_report(add_local(load_settings(), path, name or dataset_name(path)))
 

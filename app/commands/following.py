@@ -72,7 +72,9 @@ def _stage(document: JobDocument) -> str | None:
         return "cancelling"
     if document.state == "queued":
         return "waiting for its turn"
-    if document.phase in (None, "fit"):
+    if document.phase is None:
+        return "starting the trainer"
+    if document.phase == "fit":
         return None
     return f"{document.phase}: {document.message}" if document.message else document.phase
 
@@ -126,7 +128,7 @@ def _view() -> Iterator[_View]:
                 details = _scores(line) if line else []
                 if document.remaining_seconds is not None:
                     details.append(f"{_duration(document.remaining_seconds)} left")
-                epochs = f"epoch {document.epoch}/{document.epochs}" if document.epoch else "starting"
+                epochs = f"epoch {document.epoch}/{document.epochs}" if document.epoch else "training"
                 bars.update(
                     task,
                     description=_stage(document) or (document.state if document.final else epochs),

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def models() -> None:
     """Inspect, promote and import models.
 
-    They are those of the model store (FOVEA_MODEL_STORE). No server is needed; those that serve the same store follow within seconds.
+    They are those of the model store (FOVEA_MODEL_STORE). No server is needed; those that serve the
+    same store follow within seconds.
     """
 
 
@@ -65,7 +66,7 @@ def show(model: str, version: int | None, as_json: bool) -> None:
     click.echo(f"  input     {height} x {width} {manifest.preprocessing.color}, {manifest.preprocessing.fit}")
     click.echo(f"  labels    {', '.join(manifest.labels)}")
     for name, value in manifest.metrics.items():
-        click.echo(f"  {name.ljust(9)} {value:.4f}")
+        click.echo(f"  {name.replace('_', ' ').ljust(9)} {value:,.6g}")
     if manifest.data:
         counts = ", ".join(f"{count:,} {split}" for split, count in manifest.data.counts.items())
         click.echo(f"  data      {manifest.data.dataset} ({counts})")
@@ -150,7 +151,8 @@ def import_(
 ) -> None:
     """Import a SavedModel or .keras file.
 
-    The SavedModel folder or .keras file at PATH becomes the next version of the model. A SavedModel is a program: import only what you trust. Needs the training part of Fovea.
+    The SavedModel folder or .keras file at PATH becomes the next version of the model. A SavedModel
+    is a program: import only what you trust. Needs the training part of Fovea.
     """
     settings = load_settings()
     height, width = _size(size)

@@ -83,7 +83,9 @@ def _predict(loaded: LoadedVersion, path: Path, max_pixels: int, top_k: int) -> 
     """The entry of one image, in the form that the API gives it."""
     import numpy as np
 
+    from app.api.predict import render_answer
     from app.preprocessing import to_array
+    from app.serving.classifier import Answer
 
     try:
         array = to_array(path.read_bytes(), loaded.manifest.preprocessing, max_pixels=max_pixels)
@@ -95,16 +97,10 @@ def _predict(loaded: LoadedVersion, path: Path, max_pixels: int, top_k: int) -> 
     except OSError as error:
         detail = f"The file cannot be read: {error.strerror or error}."
         return {"name": str(path), "error": {"code": "unreadable_file", "detail": detail}}
-    order = np.argsort(-probabilities, kind="stable")[: top_k or None]
-    top = [
-        {
-            "label": loaded.manifest.labels[index],
-            "class_index": int(index),
-            "probability": float(probabilities[index]),
-        }
-        for index in order
-    ]
-    return {"name": str(path), "label": top[0]["label"], "probability": top[0]["probability"], "top": top}
+    # Rendered by the API's own function, so that the two cannot come to differ.
+    answer = Answer(loaded.model, loaded.version, loaded.manifest.labels, [probabilities])
+    entry: dict[str, Any] = json.loads(render_answer(answer, [str(path)], top_k, None))["predictions"][0]
+    return entry
 
 
 def _print(prediction: dict[str, Any]) -> None:
