@@ -55,8 +55,13 @@ async def start(registry: Registry, metrics: Metrics) -> AsyncIterator[StartClas
     async with AsyncExitStack() as stack:
 
         async def start(*, load_runtime: RuntimeLoader | None = None, **settings: Any) -> Classifier:
-            values = {"runtime": "fake", "poll_interval": 0.02, "decode_threads": 2, "inference_threads": 1} | settings
-            classifier = Classifier(registry, Settings(**values), metrics, load_runtime=load_runtime)
+            values: dict[str, Any] = {
+                "runtime": "fake",
+                "poll_interval": 0.02,
+                "decode_threads": 2,
+                "inference_threads": 1,
+            }
+            classifier = Classifier(registry, Settings(**(values | settings)), metrics, load_runtime=load_runtime)
             stack.push_async_callback(classifier.stop)
             await classifier.start()
             return classifier

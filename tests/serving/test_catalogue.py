@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,16 @@ from tests.serving.eventually import eventually
 from tests.serving.versions import LABELS, add_version, gray
 
 BLACK = gray(0)
-SPIRAL = {"labels": [*LABELS, "spiral"]}  # a forged manifest: one label too many
+SPIRAL: dict[str, Any] = {"labels": [*LABELS, "spiral"]}  # a forged manifest: one label too many
 
 
 def only(classifier: Classifier) -> ModelStatus:
     (model,) = classifier.status().models
     return model
+
+
+async def serves(classifier: Classifier, version: int) -> None:
+    await eventually(lambda: only(classifier).serving == version)
 
 
 async def serving(classifier: Classifier, model: str | None = None) -> int:
@@ -152,7 +157,7 @@ Registry(Path(sys.argv[1])).promote("shapes", 2, by="another process")
     command = [sys.executable, "-c", code, str(tmp_path / "store")]
     await asyncio.to_thread(subprocess.run, command, check=True)
     promoted = time.monotonic()
-    await eventually(lambda: only(classifier).serving == 2)
+    await serves(classifier, 2)
     assert time.monotonic() - promoted < 2
     assert await serving(classifier) == 2
     await eventually(lambda: sample("fovea_model_info", model="shapes", version="1", runtime="fake") == 0)
@@ -203,11 +208,11 @@ async def test_a_bad_version_in_production_is_refused_while_the_old_one_serves(
     assert await serving(classifier) == 1
 
 
-def _labels(_: Registry) -> dict[str, object]:
+def _labels(_: Registry) -> dict[str, Any]:
     return dict(SPIRAL)
 
 
-def _probabilities(_: Registry) -> dict[str, object]:
+def _probabilities(_: Registry) -> dict[str, Any]:
     wrong = np.full((2, 3), 1 / 3, np.float32)
     return {"forge": lambda images, _: (images, wrong)}
 
@@ -218,12 +223,12 @@ def _probabilities(_: Registry) -> dict[str, object]:
     ids=["labels", "golden"],
 )
 async def test_a_forged_manifest_or_golden_example_is_refused_while_the_old_one_serves(
-    registry: Registry, start: StartClassifier, forgery: Callable[[Registry], dict[str, object]], reason: str
+    registry: Registry, start: StartClassifier, forgery: Callable[[Registry], dict[str, Any]], reason: str
 ) -> None:
     """Whoever wrote the promotion log."""
     add_version(registry, promote=True)
     classifier = await start()
-    add_version(registry, promote=True, **forgery(registry))  # type: ignore[arg-type]
+    add_version(registry, promote=True, **forgery(registry))
     await eventually(lambda: only(classifier).state == "degraded")
     assert reason in (only(classifier).reason or "")
     assert await serving(classifier) == 1
@@ -322,7 +327,7 @@ async def test_a_store_that_is_away_ends_nothing(
     (tmp_path / "store").unlink()
     (tmp_path / "away").rename(tmp_path / "store")
     add_version(registry, promote=True)
-    await eventually(lambda: only(classifier).serving == 2)
+    await serves(classifier, 2)
 
 
 async def test_an_error_of_the_disk_is_tried_again_and_logged_once(
@@ -348,7 +353,7 @@ async def test_an_error_of_the_disk_is_tried_again_and_logged_once(
             await eventually(lambda: len(reads) > 3)
             assert await serving(classifier) == version
         assert caplog.text.count("input/output error") == 1
-        await eventually(lambda expected=version + 1: only(classifier).serving == expected)
+        await serves(classifier, version + 1)
         assert only(classifier).state == "ready"
 
 
@@ -367,7 +372,7 @@ async def test_a_version_that_was_replaced_is_closed_after_its_last_request(
     before = asyncio.create_task(classifier.classify([BLACK] * 3))
     await eventually(engines.begun.is_set)
     registry.promote("shapes", 2, by="test")
-    await eventually(lambda: only(classifier).serving == 2)
+    await serves(classifier, 2)
     after = asyncio.create_task(classifier.classify([BLACK]))
     await asyncio.sleep(0.05)
     assert sorted(engines.open) == [1, 2]
@@ -402,6 +407,10 @@ async def test_promotions_and_rollbacks_under_load_fail_no_request(
                 np.testing.assert_allclose(_array(found), _array(wanted), atol=1e-5)
             answered[answer.version] += 1
 
+    async def answers(version: int) -> None:
+        before = answered[version]
+        await eventually(lambda: answered[version] > before + 2)
+
     clients = [asyncio.create_task(client(images)) for images in (1, 1, 1, 4)]
     for turn in range(20):
         version = 2 - turn % 2
@@ -409,8 +418,7 @@ async def test_promotions_and_rollbacks_under_load_fail_no_request(
             registry.rollback("shapes", by="test")
         else:
             registry.promote("shapes", version, by="test")
-        count = answered[version]
-        await eventually(lambda v=version, c=count: answered[v] > c + 2)
+        await answers(version)
     over = True
     await asyncio.gather(*clients)
     assert sample("fovea_model_swaps_total", model="shapes") == 21

@@ -74,7 +74,7 @@ def test_pixels_that_differ_by_two_levels_are_a_warning(
 
 def replace(name: str, array: np.ndarray[Any, Any]) -> Forge:
     def forge(images: UInt8Array, probabilities: Float32Array) -> tuple[UInt8Array, Float32Array]:
-        return (array, probabilities) if name == "images" else (images, array)  # type: ignore[return-value]
+        return (array, probabilities) if name == "images" else (images, array)
 
     return forge
 

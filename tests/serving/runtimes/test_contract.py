@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def load(request: pytest.FixtureRequest, saved_models: Path) -> Iterator[Load]:
     """Loads one of the SavedModels with the runtime under test; closes it at the end."""
     opened: list[Runtime] = []
 
-    def load(name: str = "plain", **changes: object) -> Runtime:
+    def load(name: str = "plain", **changes: Any) -> Runtime:
         runtime = runtime_loader(request.param)(saved_models / name, manifest(**changes), threads=1)
         opened.append(runtime)
         return runtime
@@ -110,9 +111,7 @@ def test_a_closed_runtime_says_so(load: Load, images: UInt8Array) -> None:
     ids=["uint8 to probabilities", "logits", "float32 input"],
 )
 @pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
-def test_answers_are_those_of_tensorflow(
-    saved_models: Path, engine: str, name: str, changes: dict[str, object]
-) -> None:
+def test_answers_are_those_of_tensorflow(saved_models: Path, engine: str, name: str, changes: dict[str, Any]) -> None:
     """In f32, to within 1e-5, whether scaling and softmax are in the graph or in the manifest."""
     runtime = runtime_loader(engine)(saved_models / name, manifest(**changes), threads=1)  # type: ignore[arg-type]
     images, expected = reference(saved_models, name)
