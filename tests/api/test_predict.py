@@ -331,7 +331,7 @@ async def test_client_that_goes_away_frees_its_place(start: StartAPI) -> None:
     }
     holding = asyncio.create_task(api.client.post(PREDICT, content=BLACK))
     await asyncio.sleep(0.1)  # the engine takes it, and is held
-    leaving = asyncio.create_task(api.app(scope, receive, send))  # type: ignore[arg-type]
+    leaving = asyncio.create_task(api.app(scope, receive, send))
     await asyncio.sleep(0.1)
     full = await api.client.post(PREDICT, content=BLACK)
     gone.set()
