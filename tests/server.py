@@ -90,6 +90,8 @@ class Server:
 
     def kill(self) -> None:
         """kill -9, and wait."""
+        if hasattr(self, "client"):
+            self.client.close()
         self.process.kill()
         self.wait()
 
