@@ -45,7 +45,9 @@ async def test_own_page_and_programs_pass(api: API, headers: dict[str, str]) -> 
     assert (await api.client.post("/api/v1/predict", content=gray(0), headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "192.168.1.5", "", "localhost.evil.example", "["])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "192.168.1.5", "", "localhost.evil.example", "["]
+)
 async def test_foreign_names_are_refused(api: API, problem: Problem, host: str) -> None:
     """A Host that is not this machine is refused, for reading too: it may be a foreign name that points here."""
     problem(await api.client.get("/api/v1/models", headers={"Host": host}), 421, "misdirected_request")

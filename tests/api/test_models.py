@@ -1,0 +1,207 @@
+"""Models, versions and promotions over the API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.serving.runtimes import fake
+from app.store.registry import Registry
+from tests.api.conftest import API, Problem, StartAPI
+from tests.serving.versions import LABELS, SIZE, add_version, gray, manifest, png
+
+MODEL = "/api/v1/models/shapes"
+REPORT = {"accuracy": 0.75, "classes": {"vertical": {"precision": 1.0}}}
+PICTURE = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+@pytest.fixture
+def evaluated(registry: Registry) -> int:
+    """A version of `shapes` with an evaluation."""
+    arrays = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 1), np.uint8)
+    with registry.staging() as folder:
+        (folder / "golden").mkdir()
+        (folder / "evaluation" / "mistakes").mkdir(parents=True)
+        for index, array in enumerate(arrays):
+            (folder / "golden" / f"{index}.png").write_bytes(png(array))
+        np.savez(
+            folder / "golden" / "expected.npz", images=arrays, probabilities=fake.probabilities(arrays, len(LABELS))
+        )
+        (folder / "evaluation" / "report.json").write_text(json.dumps(REPORT))
+        (folder / "evaluation" / "confusion_matrix.svg").write_bytes(PICTURE)
+        (folder / "evaluation" / "weights.bin").write_bytes(b"\0\1")
+        (folder / "evaluation" / "mistakes" / "0.png").write_bytes(png(arrays[0]))
+        return registry.register(folder, manifest(metrics={"accuracy": 0.75}))
+
+
+async def test_list_says_what_there_is_and_what_answers(api: API, registry: Registry) -> None:
+    """Every model is listed with its versions, the one in production, the one that answers, and its state."""
+    add_version(registry, "waiting")
+    response = await api.client.get("/api/v1/models")
+    shapes, waiting = response.json()["models"]
+    assert shapes == {
+        "name": "shapes",
+        "versions": [1, 2],
+        "production": 1,
+        "serving": 1,
+        "runtime": "fake",
+        "state": "ready",
+        "ready": True,
+        "reason": None,
+        "warnings": [],
+    }
+    assert (waiting["name"], waiting["production"], waiting["ready"]) == ("waiting", None, False)
+
+
+async def test_model_lists_its_versions_newest_first(api: API, evaluated: int) -> None:
+    """A model's document has the metrics of each version, the newest first."""
+    document = (await api.client.get(MODEL)).json()
+    assert [entry["version"] for entry in document["details"]] == [3, 2, 1]
+    assert document["details"][0]["metrics"] == {"accuracy": 0.75}
+    assert document["details"][2]["created_by"] == "test"
+
+
+async def test_spoilt_manifest_does_not_hide_the_other_versions(api: API, registry: Registry) -> None:
+    """A version with a damaged manifest is listed with what is wrong, and the others as ever."""
+    (registry.folder("shapes", 2) / "model.json").write_text("{")
+    document = (await api.client.get(MODEL)).json()
+    spoilt, sound = document["details"]
+    assert "model.json" in spoilt["problem"]
+    assert sound["problem"] is None
+
+
+async def test_version_shows_manifest_and_evaluation(api: API, evaluated: int) -> None:
+    """A version's document has its manifest, its evaluation and links to the files of it that work."""
+    document = (await api.client.get(f"{MODEL}/versions/{evaluated}")).json()
+    assert document["manifest"]["labels"] == list(LABELS)
+    assert document["evaluation"] == REPORT
+    assert (document["production"], document["serving"]) == (False, False)
+    assert set(document["links"]) == {"report.json", "confusion_matrix.svg", "weights.bin"}
+    for link in document["links"].values():
+        assert (await api.client.get(link)).status_code == 200
+    assert (await api.client.get(f"{MODEL}/versions/1")).json()["serving"] is True
+
+
+async def test_pictures_are_shown_but_nothing_in_them_runs(api: API, evaluated: int) -> None:
+    """A picture is served as it is, in a sandbox: a script in it could do nothing."""
+    response = await api.client.get(f"{MODEL}/versions/{evaluated}/evaluation/confusion_matrix.svg")
+    assert response.content == PICTURE
+    assert response.headers["content-type"] == "image/svg+xml"
+    assert "sandbox" in response.headers["content-security-policy"]
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    other = await api.client.get(f"{MODEL}/versions/{evaluated}/evaluation/weights.bin")
+    assert other.headers["content-disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.json",
+        "..%2Fmodel.json",
+        "..%2F..%2F1%2Fmodel.json",
+        "%2e%2e%2fmodel.json",
+        "mistakes%2F0.png",
+        "nothing.svg",
+        "%00",
+        "report.json%00.svg",
+    ],
+)
+async def test_only_files_of_the_evaluation_can_be_had(api: API, problem: Problem, evaluated: int, name: str) -> None:
+    """No name leads out of the evaluation's folder."""
+    response = await api.client.get(f"{MODEL}/versions/{evaluated}/evaluation/{name}")
+    problem(response, 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/api/v1/models/other", 404, "model_not_found"),
+        ("/api/v1/models/other/promotions", 404, "model_not_found"),
+        ("/api/v1/models/other/versions/1", 404, "model_not_found"),
+        ("/api/v1/models/shapes/versions/9", 404, "version_not_found"),
+        ("/api/v1/models/shapes/versions/0", 422, "validation_failed"),
+        ("/api/v1/models/shapes/versions/one", 422, "validation_failed"),
+        ("/api/v1/models/Shapes", 400, "invalid_name"),
+        ("/api/v1/models/%2e%2e", 400, "invalid_name"),
+        ("/api/v1/models/.staging", 400, "invalid_name"),
+    ],
+)
+async def test_what_does_not_exist_is_a_problem(api: API, problem: Problem, path: str, status: int, code: str) -> None:
+    """Unknown models and versions, and names that cannot be any, are told apart."""
+    problem(await api.client.get(path), status, code)
+
+
+async def test_promoted_version_answers_at_once(api: API) -> None:
+    """When a promotion is answered, the next prediction comes from the new version, and the log says who and why."""
+    response = await api.client.post(f"{MODEL}/promote", json={"version": 2, "reason": "Better."})
+    assert response.status_code == 200
+    entry = response.json()
+    assert (entry["model"], entry["version"], entry["action"]) == ("shapes", 2, "promote")
+    assert (entry["by"], entry["reason"], entry["sequence"]) == ("anonymous", "Better.", 2)
+    assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 2
+    log = (await api.client.get(f"{MODEL}/promotions")).json()
+    assert [(item["version"], item["reason"]) for item in log["promotions"]] == [(1, ""), (2, "Better.")]
+
+
+@pytest.mark.parametrize("body", [{"reason": "Worse."}, None])
+async def test_rolled_back_version_answers_at_once(api: API, body: dict[str, str] | None) -> None:
+    """A rollback makes the version before production again, and needs no body."""
+    await api.client.post(f"{MODEL}/promote", json={"version": 2})
+    response = await api.client.post(f"{MODEL}/rollback", json=body)
+    entry = response.json()
+    assert (entry["version"], entry["action"], entry["reason"]) == (1, "rollback", (body or {}).get("reason", ""))
+    assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 1
+
+
+async def test_version_that_fails_its_checks_is_not_promoted(api: API, registry: Registry, problem: Problem) -> None:
+    """A version whose golden examples come out otherwise is refused with the reason; log and answers stay."""
+    bad = add_version(registry, forge=lambda images, answers: (images, answers[:, ::-1]))
+    response = await api.client.post(f"{MODEL}/promote", json={"version": bad})
+    assert "golden" in problem(response, 422, "version_refused")["detail"]
+    assert registry.production("shapes").version == 1  # type: ignore[union-attr]
+    assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 1
+
+
+async def test_tampered_version_is_not_rolled_back_to(api: API, registry: Registry, problem: Problem) -> None:
+    """A rollback to a version that was tampered with since is refused; the present one goes on answering."""
+    await api.client.post(f"{MODEL}/promote", json={"version": 2})
+    (registry.folder("shapes", 1) / "golden" / "extra.txt").write_text("x")
+    problem(await api.client.post(f"{MODEL}/rollback"), 422, "version_refused")
+    assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 2
+
+
+async def test_nothing_to_roll_back_to_is_a_conflict(api: API, problem: Problem) -> None:
+    """A model whose first version is in production has none before."""
+    problem(await api.client.post(f"{MODEL}/rollback"), 409, "conflict")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"version": 9}, 404, "version_not_found"),
+        ({"version": 0}, 422, "validation_failed"),
+        ({}, 422, "validation_failed"),
+        ({"version": 1, "reason": "x" * 1001}, 422, "validation_failed"),
+        ({"version": 1, "force": True}, 422, "validation_failed"),
+    ],
+    ids=str,
+)
+async def test_wrong_promotions_are_refused(
+    api: API, problem: Problem, body: dict[str, object], status: int, code: str
+) -> None:
+    """A version that does not exist, or a field that is wrong, is refused."""
+    problem(await api.client.post(f"{MODEL}/promote", json=body), status, code)
+    problem(await api.client.post("/api/v1/models/none/promote", json={"version": 1}), 404, "model_not_found")
+
+
+async def test_store_that_vanishes_is_no_stack_trace(start: StartAPI, tmp_path: Path) -> None:
+    """When the store's folder is gone, models are none, and what was loaded goes on answering."""
+    api = await start()
+    shutil.rmtree(tmp_path / "store")
+    assert (await api.client.get("/api/v1/models")).json() == {"models": []}
+    assert (await api.client.post("/api/v1/predict", content=gray(0))).status_code == 200

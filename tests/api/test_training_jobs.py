@@ -1,0 +1,199 @@
+"""Training jobs over the API. The trainer is played by the fake executor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from app.jobs.executors.fake import Fake
+from app.jobs.supervisor import Supervisor
+from tests.api.conftest import API, Problem
+from tests.api.test_datasets import make_zip
+from tests.server import Server
+from tests.serving.versions import gray
+
+JOBS = "/api/v1/training-jobs"
+
+
+async def submit(api: API, **spec: Any) -> str:
+    response = await api.client.post(JOBS, json={"dataset": "shapes", **spec})
+    assert response.status_code == 202, response.text
+    identity: str = response.json()["id"]
+    return identity
+
+
+def play(api: API, **script: Any) -> Supervisor:
+    """A supervisor whose trainers are played; `step` makes it look once."""
+    return Supervisor(api.services.jobs, Fake(**script), poll=0.01)
+
+
+async def finished(api: API, job: str, supervisor: Supervisor) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while True:
+            await asyncio.to_thread(supervisor.step)
+            document: dict[str, Any] = (await api.client.get(f"{JOBS}/{job}")).json()
+            if document["state"] in ("succeeded", "failed", "cancelled"):
+                return document
+            await asyncio.sleep(0.01)
+
+
+async def test_submitted_job_is_queued_with_all_its_defaults(api: API) -> None:
+    """A job is accepted with 202, its address and its document, in which every default is spelt out."""
+    response = await api.client.post(JOBS, json={"dataset": "digits"})
+    assert response.status_code == 202
+    document = response.json()
+    assert response.headers["location"] == f"{JOBS}/{document['id']}"
+    assert (document["state"], document["attempt"], document["history"]) == ("queued", 0, [])
+    assert document["spec"]["dataset"] == "digits"
+    assert document["spec"]["optimizer"] == "adamw"
+    assert (await api.client.get(response.headers["location"])).json() == document
+
+
+async def test_finished_job_shows_epochs_and_result(api: API) -> None:
+    """A job's document has its epochs while it runs, and the version and metrics when it is done."""
+    job = await submit(api)
+    document = await finished(api, job, play(api, epochs=3))
+    assert document["state"] == "succeeded"
+    assert [line["epoch"] for line in document["history"]] == [1, 2, 3]
+    assert document["result"]["model"] == "shapes"
+    assert document["result"]["metrics"]["accuracy"] == pytest.approx(0.875)
+
+
+async def test_jobs_are_listed_newest_first(api: API) -> None:
+    """The list has the newest jobs first, as many as asked for."""
+    jobs = [await submit(api) for _ in range(3)]
+    listed = (await api.client.get(JOBS)).json()["jobs"]
+    assert [job["id"] for job in listed] == jobs[::-1]
+    assert len((await api.client.get(f"{JOBS}?limit=2")).json()["jobs"]) == 2
+
+
+async def test_unknown_dataset_is_told_which_there_are(api: API, problem: Problem) -> None:
+    """A job for a dataset that does not exist is refused with those that do; nothing is queued."""
+    response = await api.client.post(JOBS, json={"dataset": "none"})
+    assert "digits, shapes" in problem(response, 404, "dataset_not_found")["detail"]
+    assert (await api.client.get(JOBS)).json() == {"jobs": []}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"only/1.png": gray(1), "only/2.png": gray(2)}, "one class only"),
+        ({"a/1.png": gray(1), "a/2.png": gray(2), "b/1.png": gray(3)}, "less than 2 images of 'b'"),
+    ],
+)
+async def test_dataset_that_cannot_be_trained_on_is_refused_at_once(
+    api: API, problem: Problem, files: dict[str, bytes], said: str
+) -> None:
+    """A dataset with one class, or with a class of one image, is refused when the job is submitted."""
+    upload = await api.client.post("/api/v1/datasets?name=poor", content=make_zip(files))
+    if upload.status_code != 201:
+        problem(upload, 422, "invalid_dataset")
+        return
+    response = await api.client.post(JOBS, json={"dataset": "poor"})
+    assert said in problem(response, 422, "invalid_dataset")["detail"]
+
+
+async def test_queued_job_is_cancelled_at_once(api: API, problem: Problem) -> None:
+    """A job that no trainer has taken is cancelled when it is asked for; a second time is a conflict."""
+    job = await submit(api)
+    response = await api.client.post(f"{JOBS}/{job}/cancel")
+    assert (response.status_code, response.json()["state"]) == (202, "cancelled")
+    problem(await api.client.post(f"{JOBS}/{job}/cancel"), 409, "conflict")
+
+
+async def test_log_is_plain_text_and_can_be_cut(api: API, problem: Problem) -> None:
+    """The log is plain text; `tail` gives its last lines."""
+    job = await submit(api)
+    folder = api.services.jobs.get(job)
+    assert (await api.client.get(f"{JOBS}/{job}/log")).text == ""
+    (folder.path / "log.txt").write_text("one\n<b>two</b>\nthree\n")
+    whole = await api.client.get(f"{JOBS}/{job}/log")
+    assert whole.text == "one\n<b>two</b>\nthree\n"
+    assert whole.headers["content-type"] == "text/plain; charset=utf-8"
+    assert whole.headers["x-content-type-options"] == "nosniff"
+    assert (await api.client.get(f"{JOBS}/{job}/log?tail=1")).text == "three\n"
+    problem(await api.client.get(f"{JOBS}/{job}/log?tail=0"), 422, "validation_failed")
+
+
+@pytest.mark.parametrize("path", ["", "/log", "/events"])
+@pytest.mark.parametrize("job", ["20260101-000000-0000000", "..", "%2e%2e", "a%2Fb", "%00", "X" * 100])
+async def test_unknown_jobs_are_problems(api: API, path: str, job: str) -> None:
+    """A job that does not exist, or whose id cannot be one, is a 404."""
+    response = await api.client.get(httpx.URL("http://127.0.0.1").copy_with(raw_path=f"{JOBS}/{job}{path}".encode()))
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+Event = tuple[int, str, dict[str, Any]]
+
+
+def parse(text: str) -> list[Event]:
+    """Server-sent events, without the comments."""
+    events = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+    return events
+
+
+async def test_events_tell_progress_and_end_with_the_final_state(api: API) -> None:
+    """The stream has every line of progress and every state, in order, and ends after the last."""
+    job = await submit(api)
+    supervisor = play(api, epochs=3, seconds=0.02)
+    following = asyncio.create_task(api.client.get(f"{JOBS}/{job}/events"))
+    await asyncio.sleep(0.05)
+    await finished(api, job, supervisor)
+    response = await following
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = parse(response.text)
+    assert [data["epoch"] for _, kind, data in events if kind == "progress"] == [1, 2, 3]
+    states = [data["state"] for _, kind, data in events if kind == "state"]
+    assert (states[0], states[-1]) == ("queued", "succeeded")
+    assert events[-1][2]["result"]["version"] == 1
+
+
+async def test_interrupted_stream_goes_on_where_it_ended(api: API) -> None:
+    """With Last-Event-ID only the progress after it is told again."""
+    job = await submit(api)
+    await finished(api, job, play(api, epochs=4))
+    whole = parse((await api.client.get(f"{JOBS}/{job}/events")).text)
+    [second] = [number for number, kind, data in whole if kind == "progress" and data["epoch"] == 2]
+    response = await api.client.get(f"{JOBS}/{job}/events", headers={"Last-Event-ID": str(second)})
+    rest = parse(response.text)
+    assert [data["epoch"] for _, kind, data in rest if kind == "progress"] == [3, 4]
+    assert rest[-1][1:] == whole[-1][1:]
+    for odd in ("x", "-1", "9" * 50):
+        again = await api.client.get(f"{JOBS}/{job}/events", headers={"Last-Event-ID": odd})
+        assert parse(again.text) == whole
+
+
+async def test_silent_stream_has_heartbeats(api: API, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream in which nothing happens says so now and then, so that no proxy closes it."""
+    monkeypatch.setattr("app.api.training_jobs._HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("app.api.training_jobs._POLL_SECONDS", 0.01)
+    job = await submit(api)
+    following = asyncio.create_task(api.client.get(f"{JOBS}/{job}/events"))
+    await asyncio.sleep(0.3)
+    await api.client.post(f"{JOBS}/{job}/cancel")
+    text = (await following).text
+    assert text.count(": still here") >= 2
+    assert [data["state"] for _, _, data in parse(text)] == ["queued", "cancelled"]
+
+
+def test_events_over_the_network_come_as_they_happen(server: Server) -> None:
+    """A real server sends each event when it happens, and other requests meanwhile are answered."""
+    response = server.client.post(JOBS, json={"dataset": "shapes"})
+    address = response.headers["location"]
+    with server.client.stream("GET", f"{address}/events") as stream:
+        lines = stream.iter_lines()
+        assert [next(lines) for _ in range(2)] == ["id: 0", "event: state"]
+        assert json.loads(next(lines).removeprefix("data: "))["state"] == "queued"
+        cancelled = httpx.post(f"{server.url}{address}/cancel")
+        assert cancelled.json()["state"] == "cancelled"
+        rest = "\n".join(lines)
+    assert '"state": "cancelled"' in rest
