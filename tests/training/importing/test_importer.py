@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,31 +18,14 @@ from app.metrics import Metrics
 from app.preprocessing import Float32Array, UInt8Array, scale, to_array
 from app.serving.runtimes.loading import runtime_loader
 from app.serving.versions import load_version
-from app.store.manifest import Manifest
 from app.store.registry import Registry
-from app.training.importer import ImportRequest, import_model
 from tests.preprocessing.images import encode, pattern, smooth
-from tests.training.foreign_models import CLASSES, SIZE, exported, images, means, network, saved
+from tests.training.importing.conftest import Import
+from tests.training.importing.foreign_models import CLASSES, SIZE, exported, images, means, network, saved
 
-Import = Callable[..., tuple[Manifest, Path]]
+Engine = Literal["openvino", "tensorflow"]
+ENGINES: tuple[Engine, ...] = ("openvino", "tensorflow")
 LABELS = ["ant", "bee", "cat"]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "store")
-
-
-@pytest.fixture
-def import_(registry: Registry) -> Import:
-    """Import with fields of a request; returns the manifest and folder of what became of it."""
-
-    def import_(source: Path, **fields: Any) -> tuple[Manifest, Path]:
-        request = ImportRequest.model_validate({"source": source, "model": "insects", **fields})
-        version = import_model(request, registry)
-        return registry.verify("insects", version), registry.folder("insects", version)
-
-    return import_
 
 
 def _golden(folder: Path) -> tuple[UInt8Array, Float32Array]:
@@ -51,7 +33,7 @@ def _golden(folder: Path) -> tuple[UInt8Array, Float32Array]:
         return expected["images"], expected["probabilities"]
 
 
-def _answers(registry: Registry, engine: str, batch: UInt8Array) -> Float32Array:
+def _answers(registry: Registry, engine: Engine, batch: UInt8Array) -> Float32Array:
     """What a server with this engine answers with version 1, which passes the checks of loading."""
     loaded = load_version(registry, "insects", 1, load_runtime=runtime_loader(engine), threads=1, metrics=Metrics())
     try:
@@ -78,7 +60,7 @@ def test_a_version_answers_as_the_model_did(
     expected = model(scale(batch, manifest.preprocessing).astype(np.float32), training=False).numpy()
     assert np.abs(probabilities - expected).max() < 1e-5
     assert np.ptp(probabilities, axis=0).max() > 1e-3
-    for engine in ("openvino", "tensorflow"):
+    for engine in ENGINES:
         assert np.abs(_answers(registry, engine, batch) - expected).max() < 1e-4
 
 
@@ -196,132 +178,6 @@ def test_the_same_import_gives_the_same_golden_examples(import_: Import, tmp_pat
     first, second = (_golden(import_(source, scaling="in_model")[1]) for _ in range(2))
     assert np.array_equal(first[0], second[0])
     assert np.array_equal(first[1], second[1])
-
-
-# What is refused
-
-
-def _dense(folder: Path) -> Path:
-    return exported(keras.Sequential([keras.Input((10,)), keras.layers.Dense(3, "softmax")]), folder)
-
-
-def _nan(folder: Path) -> Path:
-    return saved(lambda image: means(image) * float("nan"), folder, images())
-
-
-def _two_inputs(folder: Path) -> Path:
-    return saved(lambda a, b: means(a) + means(b), folder, images(), tf.TensorSpec((None, SIZE, SIZE, 3), name="b"))
-
-
-def _over_the_batch(folder: Path) -> Path:
-    return saved(lambda image: means(image) - tf.reduce_mean(means(image), axis=0), folder, images())
-
-
-def _no_signature(folder: Path) -> Path:
-    tf.saved_model.save(tf.Module(), str(folder))
-    return folder
-
-
-def _several_signatures(folder: Path) -> Path:
-    module = tf.Module()
-    module.function = tf.function(means, input_signature=[images()])
-    tf.saved_model.save(module, str(folder), signatures={"one": module.function, "two": module.function})
-    return folder
-
-
-NOT_IMPORTED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "not of images": (_dense, r"shape \[any, 10\]; an image classifier takes \[batch, height"),
-    "two inputs": (_two_inputs, r"2 inputs \(b, image\); an image classifier has one"),
-    "two outputs": (
-        lambda folder: saved(lambda image: {"a": means(image), "b": means(image)}, folder, images()),
-        r"2 outputs \(a, b\)",
-    ),
-    "an image as output": (lambda folder: saved(lambda image: image * 2, folder, images()), r"\[batch, classes\]"),
-    "one number": (lambda folder: saved(lambda image: means(image)[:, :1], folder, images()), "two or more classes"),
-    "words": (lambda folder: saved(lambda image: tf.as_string(means(image)), folder, images()), "numbers, one for"),
-    "several classes an image": (
-        lambda folder: saved(lambda image: tf.sigmoid(means(image)), folder, images()),
-        "sigmoid",
-    ),
-    "not finite": (_nan, "not finite"),
-    "a fixed batch": (lambda folder: saved(means, folder, images(2, SIZE, SIZE, 3)), "batches of 2 only"),
-    "answers that depend on the batch": (_over_the_batch, "others are in the batch"),
-    "channels first": (lambda folder: saved(means, folder, images(None, 3, SIZE, SIZE)), "channels first"),
-    "five channels": (lambda folder: saved(means, folder, images(None, SIZE, SIZE, 5)), "5 channels"),
-    "integers": (lambda folder: saved(means, folder, images(dtype=tf.int32)), "dtype int32; uint8 and float32"),
-    "no signature": (_no_signature, "no signature"),
-    "several signatures": (_several_signatures, "signatures one, two; one of them must be called serving_default"),
-}
-
-
-@pytest.mark.parametrize("case", NOT_IMPORTED)
-def test_what_is_no_image_classifier_is_refused(case: str, import_: Import, registry: Registry, tmp_path: Path) -> None:
-    """Each is refused in a sentence that says why, and nothing is left in the store."""
-    build, reason = NOT_IMPORTED[case]
-    source = build(tmp_path / "m")
-    with pytest.raises(Exception, match=reason) as caught:
-        import_(source, scaling="in_model")
-    assert type(caught.value).__name__ == "InvalidRequest"
-    assert registry.models() == []
-
-
-WRONG_REQUESTS: list[tuple[dict[str, Any], str]] = [
-    ({"labels": ["a", "b"]}, "has 3 classes, but 2 labels"),
-    ({"labels": ["a", "b", "a"]}, "given twice: a"),
-    ({"scaling": None}, "Say the scaling that it was trained with"),
-    ({"height": 99}, f"has height {SIZE}, but 99"),
-    ({"width": 99}, f"has width {SIZE}, but 99"),
-    ({"color": "grayscale"}, "number of channels 3, but 1"),
-    ({"images": ["missing.png"]}, r"missing.png cannot be read: No such file"),
-    ({"images": [__file__]}, r"test_importer.py cannot be a golden example: Not an image"),
-]
-
-
-@pytest.mark.parametrize(("fields", "reason"), WRONG_REQUESTS)
-def test_requests_that_do_not_fit_the_model_are_refused(
-    fields: dict[str, Any], reason: str, import_: Import, registry: Registry, tmp_path: Path
-) -> None:
-    """What is said of a model must be true of it."""
-    source = saved(means, tmp_path / "m", images())
-    with pytest.raises(Exception, match=reason):
-        import_(source, **{"scaling": "in_model", **fields})
-    assert registry.models() == []
-
-
-def test_a_scaling_for_uint8_is_refused(import_: Import, tmp_path: Path) -> None:
-    """It would be passed over in silence."""
-    source = saved(means, tmp_path / "m", images(dtype=tf.uint8))
-    with pytest.raises(Exception, match="takes uint8, which it scales by itself"):
-        import_(source, scaling="0..1")
-
-
-def test_files_with_code_of_their_own_are_refused(import_: Import, tmp_path: Path) -> None:
-    """A .keras file is data; one that carries Python code is not loaded."""
-    image = keras.Input((SIZE, SIZE, 3))
-    code = keras.layers.Lambda(lambda x: x + 1, output_shape=(SIZE, SIZE, 3))
-    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(code(image))))
-    model.save(tmp_path / "model.keras")
-    with pytest.raises(Exception, match=r"Keras cannot load model.keras: .*model.export\('folder'\)"):
-        import_(tmp_path / "model.keras", scaling="in_model")
-
-
-def test_damaged_and_foreign_files_are_refused(import_: Import, tmp_path: Path) -> None:
-    """Each with what it is, or is not."""
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"no protocol buffer")
-    (tmp_path / "model.keras").write_bytes(b"no archive")
-    (tmp_path / "model.h5").write_bytes(b"\x89HDF")
-    reasons = {
-        "empty": "no file saved_model.pb",
-        "broken": "TensorFlow cannot load the SavedModel broken",
-        "model.keras": "Keras cannot load model.keras",
-        "model.h5": "neither a SavedModel folder nor a .keras file",
-        "nowhere": "There is nothing at",
-    }
-    for name, reason in reasons.items():
-        with pytest.raises(Exception, match=reason):
-            import_(tmp_path / name, scaling="in_model")
 
 
 # The command
