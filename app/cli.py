@@ -9,6 +9,7 @@ import click
 
 from app.commands.datasets import datasets
 from app.commands.environment import Commands, load_settings
+from app.commands.importing import import_
 from app.commands.jobs import jobs
 from app.commands.keys import keys
 from app.commands.models import models
@@ -67,6 +68,7 @@ def worker() -> None:
     Supervisor(Jobs(settings.workspace / "jobs"), executor).run(stop)
 
 
+models.add_command(import_)
 for command in (predict, train, jobs, models, datasets, keys):
     main.add_command(command)
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-import httpx
-
-from app.commands.archive import packed
-from app.commands.counting import Count, counting
 from app.commands.datasets import add_local
-from app.commands.environment import Unreachable, open_datasets
-from app.errors import FoveaError, InvalidRequest
+from app.commands.environment import open_datasets
 from app.jobs.jobs import JobDocument, Jobs
 from app.jobs.spec import TrainingSpec
 
@@ -24,16 +18,6 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _POLL = 0.3
-_CHUNK = 2**20
-# A server that is restarted is back within this time, in seconds; the job goes on meanwhile.
-_PATIENCE = 60.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class Refused(FoveaError):
-    """The server refused; the message is its own."""
-
-    code = "refused"
 
 
 class Backend(Protocol):
@@ -150,154 +134,12 @@ class Local:
         return f"fovea models promote {model} {version}"
 
 
-class Remote:
-    """A running server does it all."""
-
-    def __init__(self, url: str, key: str | None) -> None:
-        """`url` is the server's address, without a path."""
-        try:
-            address = httpx.URL(url.rstrip("/"))
-        except httpx.InvalidURL:
-            address = httpx.URL("")
-        if address.scheme not in ("http", "https") or not address.host:
-            raise InvalidRequest(f"--server {url!r} is not an address like http://127.0.0.1:8000.")
-        self._url = str(address)
-        self._client = httpx.Client(
-            base_url=f"{self._url}/api/v1/",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(30, connect=5),
-            # A proxy of the environment cannot reach this machine's own addresses.
-            trust_env=address.host not in _LOOPBACK,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._client.close()
-
-    def datasets(self) -> list[str]:
-        """Names of the server's datasets."""
-        return [report["name"] for report in self._call("GET", "datasets")["datasets"]]
-
-    def add(self, path: Path, name: str) -> None:
-        """Upload."""
-        with packed(path, None) as archive, archive.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            with counting("Uploading", "bytes", then="Checking on the server") as sent:
-                self._call(
-                    "POST",
-                    "datasets",
-                    params={"name": name},
-                    content=_chunks(file, size, sent),
-                    headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
-                    # When all is sent the server looks at every image before it answers.
-                    timeout=httpx.Timeout(None, connect=5),
-                )
-
-    def submit(self, spec: TrainingSpec) -> JobDocument:
-        """Queue on the server."""
-        document = self._call("POST", "training-jobs", json=spec.model_dump(mode="json", exclude_unset=True))
-        return JobDocument.model_validate(document)
-
-    def jobs(self) -> list[JobDocument]:
-        """The server's jobs, the newest first."""
-        return [JobDocument.model_validate(job) for job in self._call("GET", "training-jobs")["jobs"]]
-
-    def log(self, job_id: str, lines: int | None) -> str:
-        """The end of the job's log."""
-        with self._reaching():
-            response = self._client.get(f"training-jobs/{job_id}/log", params={"tail": lines} if lines else {})
-        _check(response)
-        return response.text
-
-    def follow(self, job_id: str) -> Iterator[JobDocument]:
-        """Listen to the job's server-sent events; a server that goes away is waited for.
-
-        Raises:
-            Unreachable: it did not come back.
-        """
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                for _ in self._events(job_id):
-                    document = JobDocument.model_validate(self._call("GET", f"training-jobs/{job_id}"))
-                    yield document
-                    if document.final:
-                        return
-                    deadline = time.monotonic() + _PATIENCE
-            except Unreachable:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(_POLL)
-
-    def cancel(self, job_id: str) -> None:
-        """Ask the server."""
-        self._call("POST", f"training-jobs/{job_id}/cancel")
-
-    def report(self, model: str, version: int) -> str:
-        """The version's document, which links the evaluation's files."""
-        return f"{self._url}/api/v1/models/{model}/versions/{version}"
-
-    def comeback(self, job_id: str) -> str:
-        """The command for this server."""
-        return f"fovea jobs follow {job_id} --server {self._url}"
-
-    def promotion(self, model: str, version: int) -> str:
-        """A request that does it."""
-        body = f"""-H 'Content-Type: application/json' -d '{{"version": {version}}}'"""
-        return f"curl -X POST {self._url}/api/v1/models/{model}/promote {body}"
-
-    def _events(self, job_id: str) -> Iterator[None]:
-        """Once an event, heartbeats included; ends when the server ends the stream."""
-        with self._reaching(), self._client.stream("GET", f"training-jobs/{job_id}/events") as response:
-            if response.is_error:
-                response.read()
-                _check(response)
-            for line in response.iter_lines():
-                if line == "":
-                    yield
-
-    def _call(self, method: str, path: str, **options: Any) -> Any:
-        with self._reaching():
-            response = self._client.request(method, path, **options)
-        _check(response)
-        return response.json()
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.TransportError as error:
-            raise Unreachable(
-                f"No Fovea server answers at {self._url}: {error}. Start one with `fovea serve`, name another with "
-                "--server, or train without one with --local."
-            ) from error
-
-
-def _check(response: httpx.Response) -> None:
-    """Raise the server's own words for what it refused."""
-    if not response.is_error:
-        return
-    try:
-        detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        detail = f"The server answered {response.status_code} {response.reason_phrase}; is it a Fovea server?"
-    raise (InvalidRequest if response.status_code in (400, 404, 422) else Refused)(detail)
-
-
-def _chunks(file: IO[bytes], size: int, sent: Count) -> Iterator[bytes]:
-    done = 0
-    while chunk := file.read(_CHUNK):
-        yield chunk
-        done += len(chunk)
-        sent(done, size)
-
-
 def open_backend(
     settings: Settings, *, local: bool, server: str | None, key: str | None
 ) -> AbstractContextManager[Backend]:
     """The workspace for `local`, else the server, by default the one of this machine."""
     if local:
         return Local(settings)
+    from app.commands.remote import Remote
+
     return Remote(server or f"http://127.0.0.1:{settings.port}", key)

@@ -39,10 +39,8 @@ def print_summary(document: JobDocument, backend: Backend) -> None:
     measured = "" if accuracy is None else f", accuracy {accuracy:.4f} on the test split"
     click.echo(f"Trained {result.model} version {result.version}{measured}.")
     click.echo(f"Report:   {backend.report(result.model, result.version)}")
-    if result.promoted:
-        click.echo(f"Promoted: {result.promotion_reason}")
-    else:
-        click.echo(f"Not promoted: {result.promotion_reason}")
+    click.echo(f"Promoted: {'yes' if result.promoted else 'no'}; {result.promotion_reason}")
+    if not result.promoted:
         click.echo(f"Promote:  {backend.promotion(result.model, result.version)}")
 
 

@@ -1,0 +1,195 @@
+"""`fovea models`: list, show, promote, roll back, import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.store.registry import Registry
+from tests.commands.conftest import Fovea
+from tests.serving.versions import add_version, gray
+
+
+def test_models_are_listed_with_their_production_version(fovea: Fovea, registry: Registry) -> None:
+    """A line a model: what is in production, how accurate it is, and what versions there are."""
+    add_version(registry, promote=True, metrics={"accuracy": 0.9871})
+    add_version(registry)
+    add_version(registry, "lines")
+    result = fovea("models", "list")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.output.splitlines()] == [
+        ["MODEL", "PRODUCTION", "ACCURACY", "VERSIONS"],
+        ["lines", "-", "-", "1"],
+        ["shapes", "1", "0.9871", "1,", "2"],
+    ]
+
+
+def test_model_is_shown_with_its_versions_and_its_log(fovea: Fovea, registry: Registry) -> None:
+    """A model's versions, which of them is production, and who made it so."""
+    add_version(registry, promote=True)
+    add_version(registry)
+    result = fovea("models", "show", "shapes")
+    assert result.exit_code == 0
+    versions, log = result.output.split("\n\n")
+    assert "production" in versions.splitlines()[1]
+    assert "production" not in versions.splitlines()[2]
+    assert "promote  1        test" in log
+
+
+def test_version_is_shown(fovea: Fovea, registry: Registry) -> None:
+    """What a version is: labels, input, metrics; or with --json its whole manifest."""
+    add_version(registry, metrics={"accuracy": 0.5})
+    result = fovea("models", "show", "shapes", 1)
+    assert result.exit_code == 0
+    assert "horizontal, vertical, diagonal" in result.output
+    assert "28 x 28 grayscale" in result.output
+    assert "0.5" in result.output
+    manifest = json.loads(fovea("models", "show", "shapes", 1, "--json").output)
+    assert manifest == registry.manifest("shapes", 1).model_dump(mode="json")
+
+
+def test_promotion_is_logged_with_reason_and_user(fovea: Fovea, registry: Registry) -> None:
+    """Promoting makes the version production, and says who did it and why."""
+    add_version(registry, promote=True)
+    add_version(registry)
+    result = fovea("models", "promote", "shapes", 2, "--reason", "Better.")
+    assert result.exit_code == 0
+    assert result.output == "Version 2 of shapes is in production.\n"
+    entry = registry.promotions("shapes")[-1]
+    assert (entry.version, entry.reason, entry.action) == (2, "Better.", "promote")
+    assert entry.by.endswith("command line)")
+
+
+def test_version_that_fails_its_checks_is_not_promoted(fovea: Fovea, registry: Registry) -> None:
+    """The check of a server's load is made before the log is written."""
+    add_version(registry, promote=True)
+    add_version(registry, forge=lambda images, probabilities: (images, probabilities[:, ::-1]))
+    result = fovea("models", "promote", "shapes", 2)
+    assert result.exit_code == 1
+    assert "Version 2 of shapes is refused" in result.stderr
+    assert len(registry.promotions("shapes")) == 1
+
+
+def test_rollback_goes_back(fovea: Fovea, registry: Registry) -> None:
+    """The version that was production before is production again."""
+    add_version(registry, promote=True)
+    add_version(registry, promote=True)
+    result = fovea("models", "rollback", "shapes", "--reason", "Cats are dogs.")
+    assert result.output == "Version 1 of shapes is in production.\n"
+    assert registry.promotions("shapes")[-1].action == "rollback"
+
+
+def test_rollback_to_a_version_that_fails_its_checks_is_refused(fovea: Fovea, registry: Registry) -> None:
+    """Nothing is rolled back to a version that no server would load."""
+    add_version(registry, promote=True, forge=lambda images, probabilities: (images, probabilities[:, ::-1]))
+    add_version(registry, promote=True)
+    result = fovea("models", "rollback", "shapes")
+    assert result.exit_code == 1
+    assert "Version 1 of shapes is refused" in result.stderr
+    production = registry.production("shapes")
+    assert production is not None
+    assert production.version == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("show", "nothing"), 1, "There is no model 'nothing'"),
+        (("show", "../x"), 2, "is not a valid model name"),
+        (("show", "shapes", "--json"), 2, "name the version"),
+        (("promote", "shapes", 9), 1, "has no version 9"),
+        (("promote", "shapes", 0), 2, "0 is not in the range"),
+        (("rollback", "shapes"), 1, "no version to go back to"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    fovea: Fovea, registry: Registry, arguments: tuple[object, ...], status: int, message: str
+) -> None:
+    """Errors say what is wrong and what there is, and their status tells usage from failure."""
+    add_version(registry, promote=True)
+    result = fovea("models", *arguments)
+    assert result.exit_code == status
+    assert message in result.stderr
+
+
+@pytest.fixture
+def importer(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """An importer that registers a version for the fake runtime; gives the requests that it was called with."""
+    requests: list[dict[str, Any]] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[1:3] == ["-m", "app.training.importer"]
+        requests.append(json.loads(Path(command[3]).read_text()))
+        if requests[-1]["scaling"] == "caffe":
+            return subprocess.CompletedProcess(command, 1, "", "noise\nThe model has no signature.\n")
+        return subprocess.CompletedProcess(command, 0, json.dumps({"version": add_version(registry)}), "noise")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return requests
+
+
+def test_import_asks_the_importer(
+    fovea: Fovea, registry: Registry, importer: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """All that the options say reaches the importer, and the version is named."""
+    golden = tmp_path / "golden.png"
+    golden.write_bytes(gray(1))
+    labels = tmp_path / "labels.txt"
+    labels.write_text("one\ntwo\n\nthree\n")
+    options = ["--name", "shapes", "--labels", labels, "--size", "28x32", "--scaling", "-1..1", "--golden", golden]
+    result = fovea("models", "import", tmp_path, *options, "--color", "grayscale", "--fit", "crop")
+    assert result.exit_code == 0
+    assert "as shapes version 1" in result.stdout
+    assert importer == [
+        {
+            "source": str(tmp_path),
+            "model": "shapes",
+            "labels": ["one", "two", "three"],
+            "height": 28,
+            "width": 32,
+            "color": "grayscale",
+            "resample": "bilinear",
+            "fit": "crop",
+            "scaling": "-1..1",
+            "images": [str(golden)],
+        }
+    ]
+    assert registry.production("shapes") is None
+
+
+def test_imported_version_can_be_promoted_at_once(
+    fovea: Fovea, registry: Registry, importer: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """With --promote it is checked and becomes production; what was not said is left to the model."""
+    result = fovea("models", "import", tmp_path, "--name", "shapes", "--labels", "a, b,c", "--size", "28", "--promote")
+    assert result.exit_code == 0
+    assert registry.production("shapes") is not None
+    assert importer[0]["labels"] == ["a", "b", "c"]
+    assert (importer[0]["height"], importer[0]["width"]) == (28, 28)
+    assert (importer[0]["color"], importer[0]["scaling"]) == (None, None)
+
+
+def test_importers_reason_is_told(fovea: Fovea, importer: list[dict[str, Any]], tmp_path: Path) -> None:
+    """A model that cannot be imported is refused in the importer's words."""
+    result = fovea("models", "import", tmp_path, "--name", "shapes", "--scaling", "caffe")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("Error: The model has no signature.\n")
+    assert len(importer) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--size", "28x", "rows x columns"), ("--size", "0", "rows x columns"), ("--labels", "one", "neither a file")],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    fovea: Fovea, importer: list[dict[str, Any]], tmp_path: Path, option: str, value: str, message: str
+) -> None:
+    """Nothing is loaded for an option that is wrong in itself."""
+    result = fovea("models", "import", tmp_path, "--name", "shapes", option, value)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert importer == []

@@ -1,0 +1,336 @@
+"""`fovea train` and `fovea jobs`: against a real server, and without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.api.security import make_key
+from app.jobs.executors import local_process as real
+from app.jobs.executors.fake import Fake
+from app.jobs.jobs import Jobs
+from tests.commands.conftest import Fovea
+from tests.jobs.conftest import local_process, supervise, wait_for, wait_until
+from tests.server import Server, running
+
+# `fovea` with a trainer that trains nothing: epochs of so many seconds.
+_FAKED = (
+    "import sys; from app.jobs.executors import local_process; from app.jobs.executors.fake import Fake\n"
+    "local_process.LocalProcess = lambda _: Fake(epochs=400, seconds={seconds})\n"
+    "from app.cli import main; main(sys.argv[1:])"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server that only queues."""
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def server_jobs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    """The jobs of the server's workspace."""
+    return Jobs(Path(tmp_path_factory.getbasetemp()) / "server0" / "workspace" / "jobs")
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Jobs:
+    """The jobs of the workspace that the command sees."""
+    return Jobs(tmp_path / "workspace" / "jobs")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--local` with the fake executor."""
+    monkeypatch.setattr(real, "LocalProcess", lambda _: Fake(epochs=3))
+
+
+def start(
+    *arguments: object, code: str = "from app.cli import main; main()", **options: Any
+) -> subprocess.Popen[bytes]:
+    """The command as a process."""
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **options)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+# Against a server
+
+
+def test_job_is_submitted_to_the_server_and_followed(fovea: Fovea, server: Server, server_jobs: Jobs) -> None:
+    """The job runs to its end before one's eyes; then come version, accuracy, report, and how to promote."""
+    with supervise(server_jobs, Fake(epochs=3, seconds=0.05)):
+        result = fovea("train", "digits", "--model", "mine", "--epochs", 3, "--server", server.url)
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if line.startswith("epoch")][-1].startswith(
+        "epoch 3/3  loss 0.1250  accuracy 0.8750  validation 0.8750"
+    )
+    assert "Trained mine version 1, accuracy 0.8750 on the test split." in result.stdout
+    assert f"Report:   {server.url}/api/v1/models/mine/versions/1" in result.stdout
+    assert f"Promote:  curl -X POST {server.url}/api/v1/models/mine/promote" in result.stdout
+    job = server_jobs.list()[0]
+    assert job.spec().epochs == 3
+    assert job.id in result.stderr
+
+
+def test_folder_is_uploaded_first(fovea: Fovea, server: Server, server_jobs: Jobs, pictures: Path) -> None:
+    """A path is made a dataset of the server, which the job then is about; the second time its name is enough."""
+    with supervise(server_jobs, Fake()):
+        result = fovea("train", pictures, "--name", "snaps", "--server", server.url)
+        assert result.exit_code == 0, result.output
+        assert server.client.get("/api/v1/datasets/snaps").json()["images"] == 20
+        assert server_jobs.list()[0].spec().dataset == "snaps"
+        again = fovea("train", pictures, "--name", "snaps", "--server", server.url)
+        assert again.exit_code == 2
+        assert "fovea train snaps" in again.stderr
+        assert fovea("train", "snaps", "--server", server.url).exit_code == 0
+
+
+def test_detached_job_is_only_submitted(fovea: Fovea, server: Server, server_jobs: Jobs) -> None:
+    """With --detach the job's id is all that is printed; `fovea jobs` comes back to it."""
+    result = fovea("train", "digits", "--detach", "--server", server.url)
+    job = server_jobs.get(result.stdout.strip())
+    assert job.state().state == "queued"
+    listed = fovea("jobs", "list", "--server", server.url)
+    assert listed.output.splitlines()[1].split()[:4] == [job.id, "queued", "digits", "digits"]
+    with supervise(server_jobs, Fake()):
+        followed = fovea("jobs", "follow", job.id, "--server", server.url)
+    assert followed.exit_code == 0
+    assert "Trained digits version 1" in followed.stdout
+
+
+def test_cancelled_job_ends_the_command_with_status_1(fovea: Fovea, server: Server, server_jobs: Jobs) -> None:
+    """Whoever follows a job that is cancelled is told so."""
+    job = fovea("train", "digits", "--detach", "--server", server.url).stdout.strip()
+    (server_jobs.get(job).path / "log.txt").write_text("one\ntwo\n")
+    assert fovea("jobs", "log", job, "--tail", 1, "--server", server.url).output == "two\n"
+    assert fovea("jobs", "cancel", job, "--server", server.url).exit_code == 0
+    followed = fovea("jobs", "follow", job, "--server", server.url)
+    assert followed.exit_code == 1
+    assert f"Job {job} cancelled: Cancelled before it began." in followed.stderr
+    again = fovea("jobs", "cancel", job, "--server", server.url)
+    assert again.exit_code == 1
+    assert "has ended already" in again.stderr
+
+
+def test_interrupted_command_leaves_the_job_running(server: Server, server_jobs: Jobs) -> None:
+    """Ctrl-C detaches with status 0, and says how to come back."""
+    with supervise(server_jobs, Fake(epochs=1000, seconds=0.05)):
+        process = start("train", "digits", "--server", server.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        job = server_jobs.list()[0]
+        assert process.returncode == 0
+        assert f"fovea jobs follow {job.id} --server {server.url}".encode() in errors
+        wait_for(job, "running")
+        assert not job.cancel_requested
+        server_jobs.cancel(job.id)
+        wait_for(job, "cancelled")
+
+
+def test_following_survives_a_restart_of_the_server(tmp_path: Path) -> None:
+    """A server that is killed and comes back on its port is waited for."""
+    port = free_port()
+    jobs = Jobs(tmp_path / "workspace" / "jobs")
+    with supervise(jobs, Fake(epochs=100, seconds=0.05)):
+        with running(tmp_path, port=port) as server:
+            process = start("train", "digits", "--server", server.url, stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            server.kill()
+        with running(tmp_path, port=port):
+            output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"Trained digits version 1" in output
+
+
+def test_server_that_does_not_answer_is_status_3(fovea: Fovea) -> None:
+    """Where nothing listens, the message says what to do instead."""
+    url = f"http://127.0.0.1:{free_port()}"
+    for arguments in (("train", "digits"), ("jobs", "list"), ("jobs", "follow", "x")):
+        result = fovea(*arguments, "--server", url)
+        assert result.exit_code == 3, arguments
+        assert f"No Fovea server answers at {url}" in result.stderr
+        assert "--local" in result.stderr
+
+
+def test_port_of_the_settings_is_the_default(fovea: Fovea, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --server it is the server of this machine, on the port of the settings."""
+    port = free_port()
+    monkeypatch.setenv("FOVEA_PORT", str(port))
+    assert f"http://127.0.0.1:{port}" in fovea("train", "digits").stderr
+
+
+def test_something_else_at_the_address_is_told(fovea: Fovea, server: Server) -> None:
+    """An address that is none, or a path that is not the API, is no traceback."""
+    result = fovea("jobs", "list", "--server", "127.0.0.1:8000")
+    assert result.exit_code == 2
+    assert "http://127.0.0.1:8000" in result.stderr
+    result = fovea("jobs", "list", "--server", f"{server.url}/docs")
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output
+
+
+def test_key_is_sent(tmp_path: Path, fovea: Fovea, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with keys is told the key, by option or by variable; without one it refuses, in its words."""
+    key, line = make_key("me", ["train"])
+    (tmp_path / "keys").write_text(line)
+    with running(tmp_path, api_keys=tmp_path / "keys") as server:
+        refused = fovea("jobs", "list", "--server", server.url)
+        assert refused.exit_code == 1
+        assert "needs an API key" in refused.stderr
+        assert fovea("jobs", "list", "--server", server.url, "--key", key).exit_code == 0
+        monkeypatch.setenv("FOVEA_API_KEY", key)
+        assert fovea("train", "digits", "--detach", "--server", server.url).exit_code == 0
+
+
+# Without a server
+
+
+@pytest.mark.usefixtures("fake")
+def test_local_job_needs_no_server(fovea: Fovea, jobs: Jobs, tmp_path: Path) -> None:
+    """With --local the job is queued in the workspace and run from here."""
+    result = fovea("train", "digits", "--local", "--promotion", "if_better")
+    assert result.exit_code == 0
+    assert "epoch 3/3" in result.stdout
+    assert f"Report:   {tmp_path / 'store' / 'digits' / '1' / 'evaluation'}" in result.stdout
+    assert "Promote:  fovea models promote digits 1" in result.stdout
+    (job,) = jobs.list()
+    assert job.spec().promotion == "if_better"
+    assert fovea("jobs", "follow", job.id, "--local").exit_code == 0
+
+
+@pytest.mark.usefixtures("fake")
+def test_local_path_is_added_to_the_workspace(fovea: Fovea, jobs: Jobs, pictures: Path) -> None:
+    """A folder becomes a dataset of the workspace, and the job is about it."""
+    assert fovea("train", pictures, "--local").exit_code == 0
+    assert jobs.list()[0].spec().dataset == "holiday-pictures"
+    assert "holiday-pictures" in fovea("datasets", "list").output
+
+
+def test_failed_job_ends_with_its_reason(fovea: Fovea, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that failed makes the status 1, and its reason is printed."""
+    monkeypatch.setattr(real, "LocalProcess", lambda _: local_process(die="at_start"))
+    result = fovea("train", "digits", "--local")
+    assert result.exit_code == 1
+    assert "failed: The trainer died 3 times in a row" in result.stderr
+    assert "No module named tensorflow" in result.stderr
+
+
+def test_interrupted_local_job_is_cancelled(jobs: Jobs) -> None:
+    """Without a server nobody would look after the job: Ctrl-C cancels it, and the status is 1."""
+    process = start(
+        "train", "digits", "--local", code=_FAKED.format(seconds=0.05), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    wait_until(lambda: bool(jobs.list()) and jobs.document(jobs.list()[0].id).epoch is not None, "an epoch")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert b"cancelled: Cancelled on request." in errors
+    assert jobs.list()[0].state().state == "cancelled"
+
+
+@pytest.mark.usefixtures("fake")
+def test_spec_file_gives_all_fields_and_options_win(fovea: Fovea, jobs: Jobs, tmp_path: Path) -> None:
+    """A spec file may ask for anything; what the command line says goes before it."""
+    file = tmp_path / "spec.json"
+    file.write_text(
+        json.dumps(
+            {
+                "dataset": "digits",
+                "epochs": 9,
+                "batch_size": 16,
+                "architecture": {"name": "simple_cnn", "filters": [8, 8]},
+                "splits": {"validation": 0.2, "test": 0.2},
+            }
+        )
+    )
+    options = ["--epochs", 2, "--seed", 5, "--learning-rate", 0.01, "--architecture", "simple_cnn"]
+    result = fovea("train", "--spec", file, *options, "--local")
+    assert result.exit_code == 0, result.output
+    spec = jobs.list()[0].spec()
+    assert (spec.dataset, spec.epochs, spec.batch_size, spec.seed, spec.learning_rate) == ("digits", 2, 16, 5, 0.01)
+    assert spec.architecture is not None
+    assert spec.architecture.filters == (8, 8)
+    assert spec.splits.test == 0.2
+    assert fovea("train", "shapes", "--spec", file, "--architecture", "resnet_small", "--local").exit_code == 0
+    other = jobs.list()[0].spec()
+    assert other.dataset == "shapes"
+    assert other.architecture is not None
+    assert other.architecture.name == "resnet_small"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Name a DATASET"),
+        (("nothing",), "There is no dataset 'nothing'. Datasets: digits, shapes"),
+        (("./nothing",), "There is no file or folder './nothing'"),
+        (("digits", "--name", "x"), "--name is for one that is added from a path"),
+        (("digits", "--epochs", 0), "epochs: Input should be greater than or equal to 1."),
+        (("digits", "--model", "A B"), "model: "),
+        (("digits", "--detach"), "drop --server and --detach"),
+        (("digits", "--server", "http://x"), "drop --server and --detach"),
+        (("digits", "--spec", "{path}/list.json"), "holds no JSON object"),
+        (("digits", "--spec", "{path}/broken.json"), "is not JSON"),
+        (("digits", "--spec", "{path}/extra.json"), "depth: Extra inputs are not permitted."),
+    ],
+)
+@pytest.mark.usefixtures("fake")
+def test_wrong_usage_is_status_2_and_submits_nothing(
+    fovea: Fovea, jobs: Jobs, tmp_path: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    """What cannot be meant is told in a sentence before anything is uploaded or queued."""
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "extra.json").write_text('{"depth": 3}')
+    result = fovea("train", *(str(argument).format(path=tmp_path) for argument in arguments), "--local")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert jobs.list() == []
+
+
+def test_terminal_shows_a_bar(jobs: Jobs) -> None:
+    """On a terminal progress is one line that moves: epoch, bar, accuracy and time left."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "150"}
+    process = start(
+        "train",
+        "digits",
+        "--local",
+        code=_FAKED.format(seconds=0.005),
+        stdout=follower,
+        stderr=follower,
+        env=environment,
+    )
+    os.close(follower)
+    output = b""
+    while True:
+        try:
+            output += os.read(leader, 65536)
+        except OSError:  # the terminal is gone with the last who had it open
+            break
+    os.close(leader)
+    assert process.wait() == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
+    assert re.search(r"epoch \d+/400 +━+.*accuracy \d\.\d{4}.* s left", shown)
+    assert "Trained digits version 1" in shown
