@@ -174,6 +174,11 @@ def test_cmyk_is_ink_on_white(format_: str, ink: tuple[int, ...], color: tuple[i
     assert np.abs(np.subtract(array, color)).max() <= (2 if format_ == "JPEG" else 0)
 
 
+def test_cmyk_becomes_luma_by_way_of_its_color() -> None:
+    """Red ink is as dark as red light."""
+    assert pixel(encode(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), grayscale=True) == [76]
+
+
 def test_adobe_jpegs_in_ycck_are_ink_on_white() -> None:
     """The third way of a JPEG with four channels: its colour as luma and chroma, black beside it."""
     # Pillow writes plain CMYK (inverted); with the marker's last byte at 2 the same four

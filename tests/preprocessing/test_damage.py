@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from app.errors import InvalidImage
 from app.preprocessing import Preprocessing, ignore_decoder_warnings, to_array
@@ -127,6 +129,21 @@ def test_the_message_is_one_short_line() -> None:
         assert message.endswith(".")
         assert len(message) < 300
         assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [struct.error("unpack"), zlib.error("-3"), AssertionError(), KeyError("P"), RecursionError(), MemoryError()],
+)
+def test_whatever_a_decoder_raises_is_a_bad_image(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders were not written for hostile bytes; their surprises stay inside."""
+
+    def load(_image: object) -> None:
+        raise error
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(InvalidImage, match="damaged or cut short: "):
+        to_array(_samples()["png"], SPEC)
 
 
 MUTATION = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255))
