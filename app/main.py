@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -220,7 +219,7 @@ def _worker(arguments: list[str]) -> None:
     settings = Settings()
     logs.configure(settings.log_format, settings.log_level)
     server.end_with(parent_pipe)
-    _serve_here(settings, socket.socket(fileno=os.dup(listening)), announcing=number == 0)
+    _serve_here(settings, socket.socket(fileno=listening), announcing=number == 0)
 
 
 if __name__ == "__main__":

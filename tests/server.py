@@ -119,8 +119,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Server]:
     try:
         yield server
     finally:
-        if server.process.poll() is None:
-            server.stop()
+        server.stop()
 
 
 def wait_for(condition: Any, *, seconds: float = 20, what: str = "it") -> Any:

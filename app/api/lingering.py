@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# As long as nginx and Apache do by default, in order of magnitude.
-_TOTAL_SECONDS = 10.0
+# Somewhat less than other servers do: nginx lingers for 30 s, and 5 s in silence.
+_TOTAL_SECONDS = 5.0
 _IDLE_SECONDS = 2.0
 
 

@@ -80,6 +80,7 @@ def build(app: FastAPI) -> dict[str, Any]:
         tags=app.openapi_tags,
     )
     paths: dict[str, Any] = document["paths"]
+    _drop_foreign_errors(paths)
     document["paths"] = {**predict_document.paths(problems), **paths, **_PLAIN}
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update({"Problem": PROBLEM_SCHEMA, **predict_document.SCHEMAS})
@@ -91,6 +92,14 @@ def build(app: FastAPI) -> dict[str, Any]:
     }
     _add_security(app, document["paths"])
     return document
+
+
+def _drop_foreign_errors(paths: dict[str, Any]) -> None:
+    """Take out the 422 that FastAPI adds to every route with parameters: ours name their problems themselves."""
+    for item in paths.values():
+        for operation in item.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
 
 
 def _add_security(app: FastAPI, paths: dict[str, Any]) -> None:

@@ -73,7 +73,8 @@ def _end(workers: list[subprocess.Popen[bytes]], seconds: float) -> int:
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
-    return 0 if all(worker.returncode == 0 for worker in workers) else 1
+    # One that was still starting knew no better than to die of the signal.
+    return 0 if all(worker.returncode in (0, -signal.SIGTERM) for worker in workers) else 1
 
 
 class _Stop:

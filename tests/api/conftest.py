@@ -57,7 +57,7 @@ async def start(tmp_path: Path, registry: Registry) -> AsyncIterator[StartAPI]:
     async with AsyncExitStack() as stack:
 
         async def start(*, load_runtime: RuntimeLoader | None = None, **settings: Any) -> API:
-            values = {
+            values: dict[str, Any] = {
                 "model_store": tmp_path / "store",
                 "workspace": tmp_path / "workspace",
                 "runtime": "fake",

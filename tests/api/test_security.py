@@ -16,7 +16,6 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from app.api import security
 from app.api.routes import GuardedRoute, PlainRoute, requires
 from app.api.security import Keys, make_key, parse_keys
 from app.errors import ConfigurationError, InvalidName
@@ -44,7 +43,7 @@ PUBLIC = {
 
 def routes(app: FastAPI) -> list[tuple[str, str, frozenset[str] | None]]:
     """Every (method, template, scopes) of the application."""
-    found = []
+    found: list[tuple[str, str, frozenset[str] | None]] = []
     for route in app.routes:
         assert isinstance(route, (GuardedRoute, PlainRoute)), f"{route!r} is not guarded"
         found += [(method, route.path, route.scopes) for method in route.methods or ()]
@@ -130,7 +129,7 @@ def test_undeclared_endpoints_cannot_be_registered() -> None:
         GuardedRoute("/x", forgotten)
     with pytest.raises(RuntimeError, match="does not declare"):
         PlainRoute("/x", forgotten)
-    assert GuardedRoute("/x", requires("admin")(forgotten)).scopes == {"admin"}
+    assert GuardedRoute("/x", requires("admin")(forgotten)).scopes == frozenset(["admin"])
 
 
 async def test_key_is_accepted_in_either_header(start: StartAPI, keyring: Keyring) -> None:
@@ -217,8 +216,8 @@ def test_wrong_lines_are_named_without_their_content(text: str, said: str) -> No
 def test_lines_hold_name_digest_and_scopes() -> None:
     """A line is a name, a digest and scopes; comments and blank lines do not count."""
     [first, second] = parse_keys(f"# keys\n\nci {DIGEST} predict,train # build\nme {'b' * 64} admin\n")
-    assert (first.name, first.digest, first.scopes) == ("ci", DIGEST, {"predict", "train"})
-    assert second.scopes == {"admin"}
+    assert (first.name, first.digest, sorted(first.scopes)) == ("ci", DIGEST, ["predict", "train"])
+    assert sorted(second.scopes) == ["admin"]
 
 
 def test_made_keys_are_random_and_their_line_is_their_digest() -> None:
@@ -243,7 +242,7 @@ def test_digests_are_compared_in_constant_time(keyring: Keyring, monkeypatch: py
 
     hmac_compare = hmac.compare_digest
     keys = Keys(keyring.path)
-    monkeypatch.setattr(security.hmac, "compare_digest", compare)
+    monkeypatch.setattr("app.api.security.hmac.compare_digest", compare)
     for name in keyring.keys:
         found = keys.find(keyring.keys[name])
         assert found is not None
@@ -300,7 +299,7 @@ def test_service_does_not_start_with_keys_that_it_cannot_read(tmp_path: Path) ->
 
 def test_open_address_without_keys_is_refused_with_the_way_out() -> None:
     """Listening beyond loopback without keys is refused, and the message names the three ways out."""
-    with pytest.raises(ConfigurationError, match="FOVEA_API_KEYS.*FOVEA_HOST=127.0.0.1.*FOVEA_ALLOW_ANONYMOUS"):
+    with pytest.raises(ConfigurationError, match=r"FOVEA_API_KEYS.*FOVEA_HOST=127\.0\.0\.1.*FOVEA_ALLOW_ANONYMOUS"):
         Settings(host="0.0.0.0").check()
     Settings(host="0.0.0.0", allow_anonymous=True).check()
     Settings(host="::1").check()
