@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.errors import FoveaError, TrainingFailed
 from app.jobs.folder import FINAL, JobFolder, JobResult, JobState, State, now
+from app.preprocessing import ignore_decoder_warnings
 from app.settings import Settings
 from app.training.reporter import Cancelled, Reporter
 
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or not (Path(arguments[0]) / "spec.json").is_file():
         print("usage: python -m app.training JOB_FOLDER (a folder with spec.json)", file=sys.stderr)
         return 2
+    ignore_decoder_warnings()
     job = JobFolder(Path(arguments[0]))
     with job.hold() as held:
         if not held:
