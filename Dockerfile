@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/fovea && python3 -m venv /opt/backend
 COPY requirements/dev.txt requirements/
 # The build backend's part of the lock. Should it come to need another package, pip says so and stops.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    awk '/^[^ #]/ { keep = /^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==/ } keep' \
+    awk '/^[^ #]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' \
         requirements/dev.txt > requirements/backend.txt \
     && /opt/backend/bin/pip install --require-hashes -r requirements/backend.txt
 COPY pyproject.toml README.md ./
@@ -30,8 +30,8 @@ RUN /opt/backend/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel
 # pip leaves in the same step, since nothing installs anything at run time.
 FROM build AS build-serve
 COPY requirements/serve.txt requirements/
-# Engines for GPUs and NPUs (and the kernels cached for them) need drivers that this image has not; the others read
-# model formats that Fovea does not. What is left reads SavedModels and runs them on the processor.
+# OpenVINO's plugins for GPUs and NPUs, and the kernels that it keeps for them, are of no use without drivers, which
+# neither image has.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     /opt/fovea/bin/pip install --require-hashes -r requirements/serve.txt \
     && cd /opt/fovea/lib/python3*/site-packages/openvino/libs \

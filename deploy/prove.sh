@@ -21,7 +21,8 @@ export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 buildah=(buildah --root "$work/storage" --runroot "$work/runroot")
 
 finish() {
-    [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
+    # The first process of the enclosure; with it go all others.
+    [ -z "$server" ] || pkill -KILL -P "$server" || true
     "${buildah[@]}" umount --all >/dev/null 2>&1 || true
     rm -rf "$scratch"
 }
@@ -52,12 +53,11 @@ pip_arguments() {
         | awk -F'\t' '{ value[$1] = $2 } END { print "[global]"; for (key in value) print key " = " value[key] }' \
         > "$scratch/pip.conf"
     printf '%s\n' "--secret=id=pip_conf,src=$scratch/pip.conf"
-    sed 1d "$scratch/pip.conf" | cut -d= -f2- | tr ' ' '\n' | sed -n 's#^\(file://\)\?\(/\)#\2#p' | sort -u \
+    # An index in a folder named simple has its files beside it.
+    sed 1d "$scratch/pip.conf" | cut -d= -f2- | tr ' ' '\n' | sed -nE 's#^(file://)?(/.*)#\2#p' | sed 's#/simple$##' | sort -u \
         | while read -r path; do
             if [ -e "$path" ]; then printf '%s\n' "--volume=$path:$path:ro"; fi
         done
-    # An index on this machine names its files by relative paths.
-    sed -n 's#.*file://\(/[^ ]*\)/simple.*#\1#p' "$scratch/pip.conf" >/dev/null
 }
 
 build() {
@@ -66,37 +66,34 @@ build() {
     mapfile -t arguments < <(pip_arguments)
     "${buildah[@]}" bud --format docker --layers --target "$1" --tag "fovea-$1" "${arguments[@]}" \
         --build-arg "BASE_IMAGE=${BASE_IMAGE:-localhost/fovea-base}" \
-        --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" . 2>&1 | grep -E '^STEP|rror' || true
-    "${buildah[@]}" inspect --type image "fovea-$1" >/dev/null || die "the image $1 was not built"
+        --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" . >"$work/build-$1.log" 2>&1 \
+        || { tail -30 "$work/build-$1.log"; die "the image $1 was not built"; }
 }
 
 setting() { "${buildah[@]}" inspect --type image --format "$2" "fovea-$1"; }
 
-# inside ROOT COMMAND…: runs it as the image's user on the image's file system, with what the image sets.
-# Volumes, as Docker makes them when new: copies of what the image has there.
-inside() {
-    local root=$1
-    shift
-    ROOT=$root VOLUMES=$scratch/volumes unshare --mount --pid --fork --kill-child bash -euc '
-        mount --make-rprivate /
-        mount --bind "$ROOT" "$ROOT"
-        mount -t proc -o nosuid,nodev,noexec proc "$ROOT/proc"
-        mount -t tmpfs -o mode=755 tmpfs "$ROOT/dev"
-        for device in null zero full random urandom; do
-            touch "$ROOT/dev/$device"
-            mount --bind "/dev/$device" "$ROOT/dev/$device"
-        done
-        mkdir -m 1777 "$ROOT/dev/shm"
-        mount -t tmpfs -o mode=1777,size=64m tmpfs "$ROOT/dev/shm"
-        mount -t tmpfs -o mode=1777,size=1g tmpfs "$ROOT/tmp"
-        mount --bind "$VOLUMES/model_store" "$ROOT/app/model_store"
-        mount --bind "$VOLUMES/workspace" "$ROOT/app/workspace"
-        mount --bind /etc/resolv.conf "$ROOT/etc/resolv.conf" 2>/dev/null || true
-        mount -o remount,bind,ro "$ROOT"
-        exec chroot "$ROOT" /usr/bin/setpriv --reuid "$USER_ID" --regid "$GROUP_ID" --clear-groups --no-new-privs \
-            --bounding-set=-all --inh-caps=-all /usr/bin/env -i "${@}"
-    ' inside "${variables[@]}" "$@"
-}
+# Runs what follows as the image's user on the image's file system ($ROOT), as a container would. Volumes are what Docker
+# makes of them when they are new: copies of what the image has there.
+enclosure='
+    mount --make-rprivate /
+    mount --bind "$ROOT" "$ROOT"
+    mount -t proc -o nosuid,nodev,noexec proc "$ROOT/proc"
+    mount -t tmpfs -o mode=755 tmpfs "$ROOT/dev"
+    for device in null zero full random urandom; do
+        touch "$ROOT/dev/$device"
+        mount --bind "/dev/$device" "$ROOT/dev/$device"
+    done
+    mkdir -m 1777 "$ROOT/dev/shm"
+    mount -t tmpfs -o mode=1777,size=64m tmpfs "$ROOT/dev/shm"
+    mount -t tmpfs -o mode=1777,size=1g tmpfs "$ROOT/tmp"
+    mount --bind "$VOLUMES/model_store" "$ROOT/app/model_store"
+    mount --bind "$VOLUMES/workspace" "$ROOT/app/workspace"
+    mount -o remount,bind,ro "$ROOT"
+    cd "$ROOT"
+    exec chroot "$ROOT" /usr/bin/setpriv --reuid "$USER_ID" --regid "$GROUP_ID" --clear-groups --no-new-privs \
+        --bounding-set=-all --inh-caps=-all /usr/bin/env -i --chdir=/app "$@"
+'
+inside=(unshare --mount --pid --fork bash -euc "$enclosure" inside)
 
 prove() {
     local target=$1 root user port answer image
@@ -122,28 +119,29 @@ prove() {
     mapfile -t health < <(setting "$target" '{{range .Docker.Config.Healthcheck.Test}}{{println .}}{{end}}' | sed '/^$/d;1d')
     echo "user $user, runs: ${entrypoint[*]} ${command[*]}"
     [ "$USER_ID" -gt 0 ] || die "the user is root"
-    mkdir -p "$scratch/volumes"
-    rm -rf "$scratch"/volumes/*
-    cp -a "$root/app/model_store" "$root/app/workspace" "$scratch/volumes/"
+    export ROOT=$root VOLUMES=$scratch/volumes
+    mkdir -p "$VOLUMES"
+    rm -rf "${VOLUMES:?}"/*
+    cp -a "$root/app/model_store" "$root/app/workspace" "$VOLUMES/"
 
     if [ "$target" = serve ]; then
         [ "$total" -le 500000000 ] || die "larger than 500 MB"
-        inside "$root" python -c 'import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ["tensorflow", "keras", "pip"])))' \
+        "${inside[@]}" "${variables[@]}" python -c 'import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ["tensorflow", "keras", "pip"])))' \
             || die "TensorFlow, Keras or pip is in the image"
         echo "TensorFlow, Keras, pip: absent"
     fi
-    if inside "$root" sh -c 'touch /app/x || touch /opt/fovea/x || touch /etc/x' 2>/dev/null; then
+    if "${inside[@]}" "${variables[@]}" sh -c 'touch /app/x || touch /opt/fovea/x || touch /etc/x' 2>/dev/null; then
         die "the root file system can be written to"
     fi
     echo "root file system: read-only"
 
     say "$target refuses to listen for everybody without keys"
-    if inside "$root" "${entrypoint[@]}" "${command[@]}"; then die "it started"; fi
+    if "${inside[@]}" "${variables[@]}" "${entrypoint[@]}" "${command[@]}"; then die "it started"; fi
 
     say "$target answers"
     port=$((20000 + RANDOM % 10000))
     variables+=(FOVEA_ALLOW_ANONYMOUS=true "FOVEA_PORT=$port")
-    inside "$root" "${entrypoint[@]}" "${command[@]}" 2>"$scratch/log" &
+    "${inside[@]}" "${variables[@]}" "${entrypoint[@]}" "${command[@]}" 2>"$scratch/log" &
     server=$!
     for _ in $(seq 600); do
         kill -0 "$server" 2>/dev/null || { cat "$scratch/log"; die "it ended"; }
@@ -152,9 +150,9 @@ prove() {
     done
     curl --silent --fail "http://127.0.0.1:$port/health/ready" || { cat "$scratch/log"; die "not ready after 60 s"; }
     echo
-    inside "$root" "${health[@]}" || die "the health check says that it does not live"
+    "${inside[@]}" "${variables[@]}" "${health[@]}" || die "the health check says that it does not live"
     echo "health check: passes"
-    image=$(find "$scratch/volumes/model_store" -path '*/golden/*' -type f \
+    image=$(find "$VOLUMES/model_store" -path '*/golden/*' -type f \
         \( -name '*.png' -o -name '*.jpg' -o -name '*.jpeg' -o -name '*.webp' \) | sort | head -1)
     [ -n "$image" ] || die "the image ships no model with a golden example to ask about"
     answer=$(curl --silent --fail --data-binary "@$image" -H 'Content-Type: application/octet-stream' \
