@@ -64,7 +64,7 @@ def by_folders(names: Iterable[str]) -> dict[str, Place]:
     if not labels:
         lone = "/".join(_common(folders))
         where = f"one folder, {printable(lone)!r}" if lone else "the top folder"
-        raise InvalidDataset(f"All images lie in {where}: there are no class folders. {EXPECTED}")
+        raise InvalidDataset(f"All usable images lie in {where}: there are no class folders. {EXPECTED}")
     if len(labels) == 1:
         raise InvalidDataset(
             f"There is only one class, {printable(labels.pop())!r}; at least two are needed. {EXPECTED}"

@@ -134,10 +134,7 @@ class Registry:
         except VersionRefused as error:
             raise InvalidRequest(str(error)) from error
         complete = manifest.model_copy(update={"files": files})
-        try:
-            (staged / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageFailed(f"The model store cannot be written: {error.strerror}.") from error
+        (staged / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
         version = self._next_version(model)
         while not self._storage.publish(staged, f"{model}/{version}"):
             version += 1

@@ -66,6 +66,12 @@ class TestAdd:
         assert report.classes == {"犬": 2, "猫": 2}
         assert {sample.name for sample in datasets.load("pets").samples} == files.keys()
 
+    def test_names_split_over_two_fields_are_joined(self, datasets: Datasets, upload: Path) -> None:
+        """The oldest way of tar to hold more than 100 bytes."""
+        files = {f"{'deep/' * 10}{'wide' * 20}/{label}/{n}.png": picture(n) for label in "ab" for n in range(2)}
+        datasets.add("pets", make_tar(upload, files, form=tarfile.USTAR_FORMAT))
+        assert {sample.name for sample in datasets.load("pets").samples} == files.keys()
+
     def test_files_get_names_of_our_own(self, datasets: Datasets, upload: Path, tmp_path: Path) -> None:
         """Nothing of the archive's names reaches the file system; extensions follow the content."""
         files = {"a/x.png": picture(1, kind="JPEG"), "b/y.exe": picture(2, kind="WEBP"), "b/z": picture(3, kind="GIF")}

@@ -210,6 +210,15 @@ class TestCaps:
             add(upload, max_bytes=100_000)
         assert_nothing_left(upload)
 
+    def test_a_zip_over_the_cap_is_refused_before_anything_is_unpacked(self, upload: Path) -> None:
+        """A zip tells its size beforehand."""
+        make_zip(upload, pets() | {"notes.txt": b"x" * 100_000})
+        datasets = Datasets(upload.parent / "datasets", max_bytes=100_000)
+        calls: list[int] = []
+        with pytest.raises(InvalidDataset, match="100,000 bytes"):
+            datasets.add("pets", upload, progress=lambda done, _: calls.append(done))
+        assert calls == []
+
     def test_one_enormous_file_is_rejected_unread(self, upload: Path) -> None:
         """An image is decoded from memory; beyond 64 MiB it is none that a person took."""
         with tarfile.open(upload, "w") as archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -286,6 +287,60 @@ class TestPromotions:
         (tmp_path / "store" / "cats" / "promotions" / "00000002.json").write_text(text)
         with pytest.raises(StorageFailed, match=r"Entry 00000002\.json of the promotion log of cats"):
             registry.production("cats")
+
+
+class TestDurability:
+    @pytest.fixture
+    def events(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What was flushed to the disk and what was put in place, in order, relative to the store."""
+        events: list[str] = []
+        fsync, rename, link = os.fsync, os.rename, os.link
+
+        def shown(path: object) -> str:
+            return re.sub("[0-9a-f]{32}", "staged", str(path).removeprefix(f"{tmp_path / 'store'}"))
+
+        def record_fsync(descriptor: int) -> None:
+            events.append(f"fsync {shown(Path(f'/proc/self/fd/{descriptor}').readlink())}")
+            fsync(descriptor)
+
+        def record_rename(source: Path, target: Path, **_: object) -> None:
+            events.append(f"rename {shown(target)}")
+            rename(source, target)
+
+        def record_link(source: Path, target: Path, **_: object) -> None:
+            events.append(f"link {shown(target)}")
+            link(source, target)
+
+        monkeypatch.setattr(os, "fsync", record_fsync)
+        monkeypatch.setattr(os, "rename", record_rename)
+        monkeypatch.setattr(os, "link", record_link)
+        return events
+
+    def test_a_version_is_on_the_disk_before_and_after_it_gets_its_name(
+        self, registry: Registry, events: list[str]
+    ) -> None:
+        """All files and folders first, then the rename, then the folder that names it: safe from power cuts."""
+        add_version(registry)
+        place = events.index("rename /cats/1")
+        staged = "fsync /.staging/staged"
+        inner = ["", "/model.json", "/saved_model.pb", "/variables", "/variables/variables.data"]
+        assert {f"{staged}{name}" for name in inner} <= set(events[:place])
+        assert events[place + 1 :] == ["fsync /cats"]
+        assert "fsync " in events[:place], "the folder that names the new model's folder"
+
+    def test_a_promotion_is_on_the_disk_before_and_after_it_gets_its_name(
+        self, registry: Registry, events: list[str]
+    ) -> None:
+        """The entry's content first, then its name, then the log's folder."""
+        add_version(registry)
+        events.clear()
+        registry.promote("cats", 1, by="test")
+        assert events == [
+            "fsync /.staging/staged/file",
+            "fsync /cats",
+            "link /cats/promotions/00000001.json",
+            "fsync /cats/promotions",
+        ]
 
 
 class TestDiskErrors:
