@@ -28,6 +28,7 @@ from app.api import (
     training_jobs,
     workers,
 )
+from app.api.budget import Budget
 from app.api.lingering import Lingering
 from app.api.observation import Observation
 from app.api.origin import OriginGuard
@@ -57,6 +58,10 @@ _TAGS = [
     {"name": "training", "description": "Jobs that make the next version."},
     {"name": "health", "description": "Probes and metrics."},
 ]
+
+
+# So many of the largest bodies are held at a time; of ordinary photos, thousands.
+_BODIES = 16
 
 
 class Application(FastAPI):
@@ -93,6 +98,7 @@ def build_services(settings: Settings) -> Services:
         ),
         jobs=jobs,
         keys=Keys(settings.api_keys) if settings.api_keys is not None else None,
+        bodies=Budget(_BODIES * settings.max_body_bytes),
     )
 
 

@@ -57,8 +57,10 @@ def media_type(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def stream_body(receive: Receive, headers: Headers, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """Pieces of the body, none of them empty.
+async def stream_body(
+    receive: Receive, headers: Headers, limits: Limits, take: Callable[[int], None] | None = None
+) -> AsyncGenerator[bytes, None]:
+    """Pieces of the body, none of them empty. `take` is told of each one's size, and may refuse it.
 
     Raises:
         PayloadTooLarge: at once by Content-Length, or as soon as the bytes go over.
@@ -88,12 +90,16 @@ async def stream_body(receive: Receive, headers: Headers, limits: Limits) -> Asy
         if received > limits.size:
             raise _too_large(limits)
         if chunk:
+            if take is not None:
+                take(len(chunk))
             yield chunk
 
 
-async def read_body(receive: Receive, headers: Headers, limits: Limits) -> bytes:
-    """The whole body; raises as `stream_body` does."""
-    async with aclosing(stream_body(receive, headers, limits)) as chunks:
+async def read_body(
+    receive: Receive, headers: Headers, limits: Limits, take: Callable[[int], None] | None = None
+) -> bytes:
+    """The whole body; arguments and errors as of `stream_body`."""
+    async with aclosing(stream_body(receive, headers, limits, take)) as chunks:
         pieces = [chunk async for chunk in chunks]
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

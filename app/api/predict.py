@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from app.errors import FoveaError, InvalidImage, InvalidRequest
 from app.names import check_name
 from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
+from app.settings import Settings
 
 PATH = "/api/v1/predict"
 PARAMETERS = ("model", "version", "top_k")
@@ -61,9 +62,10 @@ class Predict:
         """Answer one request, or raise the domain's error."""
         services = services_of(scope)
         query = parse_query(scope)
-        with services.metrics.timed("read"):
-            files = await read_images(receive, Headers(scope=scope), services)
-        answer = await _classify(services, [file.take() for file in files], query, receive)
+        with services.bodies.hold() as take:
+            with services.metrics.timed("read"):
+                files = await read_images(receive, Headers(scope=scope), services.settings, take)
+            answer = await _classify(services, [file.take() for file in files], query, receive)
         with services.metrics.timed("render"):
             body = render_answer(answer, [file.name for file in files], query.top_k, request_id_of(scope))
         await Response(body, media_type="application/json")(scope, receive, send)
@@ -96,25 +98,28 @@ def parse_query(scope: Scope) -> Query:
     )
 
 
-async def read_images(receive: Receive, headers: Headers, services: Services) -> list[File]:
+async def read_images(
+    receive: Receive, headers: Headers, settings: Settings, take: Callable[[int], None]
+) -> list[File]:
     """The images of the body, in the order sent: the body itself, or the parts of a multipart one.
+
+    `take` is told of the size of each piece that is held from now on.
 
     Raises:
         InvalidRequest: there is no image, or the multipart body is wrong.
         UnsupportedMediaType: naming what is allowed.
         PayloadTooLarge, RequestTimeout, ClientGone: see `app.api.bodies`.
     """
-    settings = services.settings
     limits = Limits(settings.max_body_bytes, settings.body_timeout)
     kind = media_type(headers)
     if kind == "multipart/form-data":
         parser = MultipartFiles(headers["content-type"], max_files=settings.max_files)
-        async for chunk in stream_body(receive, headers, limits):
+        async for chunk in stream_body(receive, headers, limits, take):
             parser.feed(chunk)
         parser.finish()
         files = parser.files
     elif kind == "" or kind.startswith("image/") or kind in RAW_TYPES:
-        body = await read_body(receive, headers, limits)
+        body = await read_body(receive, headers, limits, take)
         files = [File(None, [body])] if body else []
     else:
         raise UnsupportedMediaType(

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from starlette.types import Scope
 
+from app.api.budget import Budget
 from app.api.security import Keys
 from app.jobs.jobs import Jobs
 from app.metrics import Metrics
@@ -40,6 +41,8 @@ class Services:
     jobs: Jobs
     keys: Keys | None
     """None: the service takes requests without keys."""
+    bodies: Budget
+    """What the bodies of predict requests may take together."""
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 

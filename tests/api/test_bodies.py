@@ -12,8 +12,9 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from app.api.bodies import Limits, MultipartFiles, printable, read_body, replay, stream_body
+from app.api.budget import Budget
 from app.api.errors import ClientGone
-from app.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
+from app.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout
 
 LIMITS = Limits(size=100, seconds=5)
 BOUNDARY = "frontier"
@@ -98,6 +99,17 @@ async def test_pieces_are_not_copied_together_while_streaming() -> None:
     """A stream gives each piece as it came."""
     connection = Connection(piece(b"ab"), piece(b"cd", more=False))
     assert [chunk async for chunk in stream_body(connection.receive, Headers(), LIMITS)] == [b"ab", b"cd"]
+
+
+async def test_bodies_share_a_budget() -> None:
+    """Bodies that are held take from one budget: what exceeds it is refused, and what ended gives back."""
+    budget = Budget(150)
+    with budget.hold() as take:
+        await read_body(Connection(piece(b"x" * 100, more=False)).receive, Headers(), LIMITS, take)
+        with pytest.raises(Overloaded), budget.hold() as other:
+            await read_body(Connection(piece(b"x" * 50), piece(b"x")).receive, Headers(), LIMITS, other)
+        assert budget.used == 100
+    assert budget.used == 0
 
 
 def encode(files: list[tuple[str, bytes]]) -> bytes:

@@ -224,6 +224,14 @@ async def test_body_over_the_cap_is_refused(start: StartAPI, problem: Problem) -
     assert at_the_cap.status_code == 200
 
 
+async def test_answered_requests_hold_no_memory(api: API) -> None:
+    """Whatever came of a request, its body is given back to the budget that all share."""
+    for content in (BLACK, b"junk"):
+        await api.client.post(PREDICT, content=content)
+        await api.client.post(PREDICT, files=files(a=content))
+    assert api.services.bodies.used == 0
+
+
 async def test_names_of_files_are_echoed_harmlessly(api: API) -> None:
     """A file's name comes back without control characters and cut to a bearable length."""
     body = (

@@ -1,0 +1,41 @@
+"""What all bodies together may take of the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from app.errors import Overloaded
+
+
+class Budget:
+    """Bounds what all bodies that are held at a time may take together; belongs to one event loop.
+
+    The cap on one body alone would let a few hundred slow clients fill the memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        """`size` in bytes."""
+        self._size = size
+        self.used = 0
+        """Bytes that are held now."""
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """Yields what takes bytes out of the budget; all of them go back at the end of the block.
+
+        Taking more than there is raises Overloaded.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self.used + size > self._size:
+                raise Overloaded("Too many large requests are under way. Try again shortly.", retry_after=1)
+            self.used += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self.used -= taken
