@@ -82,6 +82,8 @@ CMD ["serve"]
 
 
 FROM runtime AS serve
+# It cannot train; jobs wait for a `fovea worker` of the full image that shares the workspace.
+ENV FOVEA_EXECUTOR=none
 COPY --from=build-serve /opt/fovea /opt/fovea
 
 FROM runtime AS full

@@ -166,7 +166,7 @@ prove() {
         local job state
         job=$(curl --silent --fail -H 'Content-Type: application/json' -d '{"dataset": "shapes", "model": "proof", "epochs": 2}' \
             "http://127.0.0.1:$port/api/v1/training-jobs" | sed -E 's/.*"id": ?"([^"]+)".*/\1/')
-        for _ in $(seq 300); do
+        for _ in $(seq 1800); do
             state=$(curl --silent --fail "http://127.0.0.1:$port/api/v1/training-jobs/$job" | sed -E 's/.*"state": ?"([a-z]+)".*/\1/')
             case $state in succeeded) break ;; failed | cancelled) break ;; esac
             sleep 1
