@@ -48,7 +48,7 @@ def test_documentation_names_every_command() -> None:
         assert f"`fovea {' '.join(path)}" in text, path
         for parameter in command.params:
             if isinstance(parameter, click.Option):
-                assert f"`{max(parameter.opts, key=len)}" in text, f"{' '.join(path)} {parameter.opts}"
+                assert max(parameter.opts, key=len) in text, f"{' '.join(path)} {parameter.opts}"
     for status in range(4):
         assert f"| {status} |" in text
 

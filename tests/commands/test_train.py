@@ -131,7 +131,7 @@ def test_cancelled_job_ends_the_command_with_status_1(fovea: Fovea, server: Serv
 
 def test_interrupted_command_leaves_the_job_running(server: Server, server_jobs: Jobs) -> None:
     """Ctrl-C detaches with status 0, and says how to come back."""
-    with supervise(server_jobs, Fake(epochs=1000, seconds=0.05)):
+    with supervise(server_jobs, Fake(epochs=10_000, seconds=0.05)):
         process = start("train", "digits", "--server", server.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline()

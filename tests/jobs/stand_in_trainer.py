@@ -2,7 +2,8 @@
 
 What it does is told by the environment: STAND_IN_EPOCHS, STAND_IN_SECONDS (an epoch),
 STAND_IN_DIE (`at_start`: before it takes the job; `in_first_epoch`), STAND_IN_DEAF (sees
-neither marker nor SIGTERM), STAND_IN_LINGER (does not exit when done).
+neither marker nor SIGTERM), STAND_IN_LINGER (does not exit when done),
+STAND_IN_HOLD_AFTER (in its first attempt it waits, after this epoch, for a file `go` beside the jobs).
 Each run adds a line to `runs.txt` in the folder of jobs.
 """
 
@@ -23,6 +24,7 @@ def main() -> int:
     seconds = float(os.environ.get("STAND_IN_SECONDS", "0"))
     die = os.environ.get("STAND_IN_DIE", "")
     deaf = bool(os.environ.get("STAND_IN_DEAF"))
+    hold_after = int(os.environ.get("STAND_IN_HOLD_AFTER", "0"))
     if deaf:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(f"trainer {os.getpid()} here", flush=True)
@@ -56,6 +58,8 @@ def main() -> int:
                 time.sleep(0.02)
             checkpoint.write_text(str(epoch))
             job.append(Progress(at=now(), attempt=state.attempt, phase="fit", epoch=epoch, epochs=epochs))
+            while epoch == hold_after and state.attempt == 1 and not (job.path.parent / "go").exists():
+                time.sleep(0.02)
         job.write_result(
             JobResult(model=job.spec().model_name, version=7, metrics={}, promoted=False, promotion_reason="manual")
         )

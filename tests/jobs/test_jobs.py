@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -208,23 +210,23 @@ def test_long_log_is_not_read_whole(jobs: Jobs) -> None:
     assert log.endswith("line 000099999\n")
 
 
-def test_look_at_the_lock_never_keeps_a_trainer_out(jobs: Jobs) -> None:
-    """Whoever looks whether a job is alive holds its lock for an instant only: a trainer gets it all the same."""
+def test_look_at_the_lock_keeps_no_trainer_out(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look whether a job is alive takes its lock for an instant: a trainer that comes just then tries again."""
     job = jobs.submit(SPEC)
-    code = (
-        "import sys, time; from pathlib import Path; from app.jobs.folder import JobFolder\n"
-        "job = JobFolder(Path(sys.argv[1])); print('looking', flush=True)\n"
-        "while not (job.path / 'stop').exists(): job.alive; time.sleep(0.0002)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(job.path)], stdout=subprocess.PIPE) as looker:
-        assert looker.stdout is not None
-        looker.stdout.readline()
-        taken = 0
-        for _ in range(100):
-            with job.hold() as held:
-                taken += held
-        (job.path / "stop").touch()
-    assert taken == 100
+    look = os.open(job.path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(look))
+    with job.hold() as held:
+        assert held
+
+
+def test_looks_at_the_lock_do_not_disturb_each_other(jobs: Jobs) -> None:
+    """Two who look at the same time both see that nobody is at work."""
+    job = jobs.submit(SPEC)
+    look = os.open(job.path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    assert not job.alive
+    os.close(look)
 
 
 def test_holder_is_named_in_the_lock(jobs: Jobs) -> None:

@@ -49,7 +49,7 @@ def epoch_done(jobs: Jobs, job: JobFolder, number: int) -> bool:
 def test_killed_trainer_resumes_where_it_stopped(jobs: Jobs) -> None:
     """`kill -9` of a trainer: the next one goes on from the checkpoint, and the job succeeds."""
     job = jobs.submit(SPEC)
-    with supervise(jobs, local_process(epochs="6", seconds="0.1")):
+    with supervise(jobs, local_process(epochs="6", hold_after="2")):
         wait_until(lambda: epoch_done(jobs, job, 2), "two epochs")
         kill_trainer(job)
         wait_for(job, "succeeded")
@@ -163,7 +163,7 @@ def test_trainer_outlives_a_killed_supervisor_and_is_adopted(jobs: Jobs) -> None
     """`kill -9` of the server: the trainer goes on, the next server adopts it, and nothing is trained twice."""
     job = jobs.submit(SPEC)
     following = jobs.submit(SPEC)
-    first = start_supervisor(jobs, epochs="8", seconds="0.15")
+    first = start_supervisor(jobs, epochs="8", hold_after="1")
     wait_until(lambda: epoch_done(jobs, job, 1), "an epoch")
     first.kill()
     first.wait()
@@ -172,6 +172,7 @@ def test_trainer_outlives_a_killed_supervisor_and_is_adopted(jobs: Jobs) -> None
     with supervise(jobs, local_process(epochs="1")):
         time.sleep(0.2)
         assert following.state().state == "queued"
+        (jobs.root / "go").touch()
         wait_for(job, "succeeded")
         assert job.holder == trainer
         wait_for(following, "succeeded")
@@ -185,10 +186,11 @@ def test_trainer_that_lingers_after_its_last_word_is_ended_and_the_next_waits(jo
     following = jobs.submit(SPEC)
     executor = local_process(epochs="1", linger="1")
     with supervise(jobs, executor, grace=0.5):
-        wait_for(job, "succeeded")
-        ended = time.monotonic()
         wait_for(following, "succeeded")
-        assert time.monotonic() - ended >= 0.5
+        ended, begun = job.state().finished_at, following.state().started_at
+        assert ended is not None
+        assert begun is not None
+        assert (begun - ended).total_seconds() >= 0.5
         wait_until(lambda: not executor.alive(following), "the second trainer to be ended")
     assert jobs.counts()["succeeded"] == 2
 
@@ -196,7 +198,7 @@ def test_trainer_that_lingers_after_its_last_word_is_ended_and_the_next_waits(jo
 def test_job_is_resumed_when_supervisor_and_trainer_were_both_killed(jobs: Jobs) -> None:
     """When the whole machine goes down the job goes on at the next start."""
     job = jobs.submit(SPEC)
-    first = start_supervisor(jobs, epochs="8", seconds="0.1")
+    first = start_supervisor(jobs, epochs="8", hold_after="1")
     wait_until(lambda: epoch_done(jobs, job, 1), "an epoch")
     first.kill()
     first.wait()
@@ -223,6 +225,30 @@ def test_two_supervisors_on_a_workspace_run_each_job_once(jobs: Jobs) -> None:
         assert ended is not None
         assert started is not None
         assert ended <= started
+
+
+class _Recording(Fake):
+    """An executor that remembers what it launched."""
+
+    def __init__(self) -> None:
+        super().__init__(epochs=1)
+        self.launched: list[str] = []
+
+    def launch(self, job: JobFolder) -> None:
+        self.launched.append(job.id)
+        super().launch(job)
+
+
+def test_standby_launches_nothing_while_another_leads(jobs: Jobs) -> None:
+    """While one supervisor leads, another on the same workspace does not even try."""
+    leading, standing_by = _Recording(), _Recording()
+    with supervise(jobs, leading):
+        wait_for(jobs.submit(SPEC), "succeeded")
+        with supervise(jobs, standing_by):
+            queue = [jobs.submit(SPEC) for _ in range(10)]
+            wait_for(queue[-1], "succeeded")
+    assert standing_by.launched == []
+    assert len(leading.launched) == 11
 
 
 def test_standby_takes_over_when_the_leader_is_killed(jobs: Jobs) -> None:

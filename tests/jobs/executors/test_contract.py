@@ -61,7 +61,7 @@ def test_running_job_is_cancelled(jobs: Jobs, make: Make) -> None:
     """A job at work ends as cancelled when asked to, and the next in the queue gets its turn."""
     job = jobs.submit(SPEC)
     following = jobs.submit(SPEC)
-    with supervise(jobs, make(1000, 0.05)):
+    with supervise(jobs, make(10_000, 0.05)):
         wait_until(lambda: jobs.document(job.id).epoch is not None, "a first epoch")
         jobs.cancel(job.id)
         wait_for(job, "cancelled")
@@ -85,7 +85,7 @@ def test_cancelled_queued_job_never_runs(jobs: Jobs, make: Make) -> None:
 
 def test_ended_trainer_leaves_its_job_unfinished(jobs: Jobs, make: Make) -> None:
     """`end` ends the trainer at work; the executor tells how, once; the job's state is left for others to settle."""
-    executor = make(1000, 0.05)
+    executor = make(10_000, 0.05)
     job = jobs.submit(SPEC)
     assert not executor.alive(job)
     executor.launch(job)
