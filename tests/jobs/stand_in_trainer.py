@@ -48,8 +48,8 @@ def main() -> int:
         for epoch in range(begin + 1, epochs + 1):
             if die == "in_first_epoch":
                 os.kill(os.getpid(), signal.SIGKILL)
-            until = time.monotonic() + seconds
-            while time.monotonic() < until or deaf:
+            until = time.monotonic() + (300 if deaf else seconds)  # nobody is left to end it where a test failed
+            while time.monotonic() < until:
                 if job.cancel_requested and not deaf:
                     job.write_state(
                         state.model_copy(update={"state": "cancelled", "finished_at": now(), "reason": "On request."})
