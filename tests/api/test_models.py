@@ -167,11 +167,15 @@ async def test_version_that_fails_its_checks_is_not_promoted(api: API, registry:
     assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 1
 
 
-async def test_tampered_version_is_not_rolled_back_to(api: API, registry: Registry, problem: Problem) -> None:
-    """A rollback to a version that was tampered with since is refused; the present one goes on answering."""
+async def test_version_that_fails_its_checks_is_not_rolled_back_to(
+    api: API, registry: Registry, problem: Problem
+) -> None:
+    """A rollback to a version that would not answer is refused; log and answers stay."""
+    bad = add_version(registry, promote=True, forge=lambda images, answers: (images, answers[:, ::-1]))
     await api.client.post(f"{MODEL}/promote", json={"version": 2})
-    (registry.folder("shapes", 1) / "golden" / "extra.txt").write_text("x")
+    assert [entry.version for entry in registry.promotions("shapes")] == [1, bad, 2]
     problem(await api.client.post(f"{MODEL}/rollback"), 422, "version_refused")
+    assert [entry.version for entry in registry.promotions("shapes")] == [1, bad, 2]
     assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 2
 
 
