@@ -83,9 +83,11 @@ class Engine:
         """Forget what a ticket has in the queue."""
         self._queue.discard(ticket)
 
-    def retire(self) -> None:
-        """Close when nobody uses it any more, perhaps now."""
+    def retire(self, *, at_once: bool = False) -> None:
+        """Close when nobody uses it any more, perhaps now; `at_once`: after the batch that runs."""
         self._retired = True
+        if at_once and self._closing is None:
+            self._closing = asyncio.create_task(self._close())
         self._close_if_idle()
 
     async def closed(self) -> None:

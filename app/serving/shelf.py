@@ -83,18 +83,18 @@ class Shelf:
         """Forget that a version was refused, so that it is tried again."""
         self._refusals.pop((model, version), None)
 
-    def retire(self, engine: Engine) -> None:
-        """Close an engine after its last user."""
-        engine.retire()
+    def retire(self, engine: Engine, *, at_once: bool = False) -> None:
+        """Close an engine after its last user; `at_once`: after the batch that runs."""
+        engine.retire(at_once=at_once)
         self.spawn(self._await_closing(engine))
 
     async def stop(self) -> None:
-        """Load nothing more, retire all engines, and return when they are closed."""
+        """Load nothing more, and close all engines; nobody may wait for answers any more."""
         self._stopping = True
         # A load cannot be broken off; what it gives is closed with the others.
         await self._finish_tasks()
         for engine in [*self._open]:
-            self.retire(engine)
+            self.retire(engine, at_once=True)
         await self._finish_tasks()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

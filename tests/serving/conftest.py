@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import os
 import subprocess
 import sys
@@ -17,6 +20,21 @@ from app.serving.classifier import Classifier
 from app.serving.runtimes.base import RuntimeLoader
 from app.settings import Settings
 from app.store.registry import Registry
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let a test that waits for ever fail in its own task: from outside, its fixtures could not be ended any more."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = _bounded(item.obj)
+
+
+def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def bounded(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(60):
+            await test(*args, **kwargs)
+
+    return bounded
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from app.errors import (
     VersionNotFound,
     VersionRefused,
 )
+from app.preprocessing import UInt8Array, to_array
 from app.serving.classifier import Answer
 from app.store.registry import Registry
 from tests.serving.conftest import StartClassifier
@@ -251,6 +254,29 @@ async def test_a_client_that_has_gone_frees_its_place(
     assert best(await others) == ["diagonal"] * 6
     # One image of the client that went was in the engine already.
     assert sum(engines.batches) == 7
+
+
+async def test_images_of_a_client_that_has_gone_are_not_decoded(
+    registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the one that a decoder was at."""
+    add_version(registry, promote=True)
+    classifier = await start(decode_threads=1)
+    go, decoded = threading.Event(), []
+
+    def decode(data: bytes, *args: Any, **kwargs: Any) -> UInt8Array:
+        decoded.append(data)
+        assert go.wait(30)
+        return to_array(data, *args, **kwargs)
+
+    monkeypatch.setattr("app.serving.decoding.to_array", decode)
+    gone = asyncio.create_task(classifier.classify([BLACK] * 5))
+    await eventually(lambda: decoded)
+    gone.cancel()
+    await asyncio.wait([gone])
+    go.set()
+    assert best(await classifier.classify([WHITE])) == ["diagonal"]
+    assert decoded == [BLACK, WHITE]
 
 
 # Batches
