@@ -6,6 +6,10 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# One to train on, one to validate on and one to test on.
+LEAST_IMAGES = 3
+"""Images that every class needs, so that a model can be trained."""
+
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
 
