@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from app.cores import available_cores
 from app.errors import FoveaError, InvalidRequest, NotReady
 from app.metrics import Metrics
 from app.preprocessing import Float32Array
 from app.serving.admission import Admission
 from app.serving.batching import Engine
 from app.serving.catalogue import Catalogue
-from app.serving.cores import available_cores
 from app.serving.decoding import Decoder
 from app.serving.runtimes.base import RuntimeLoader
 from app.serving.runtimes.loading import runtime_loader

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from app.cores import available_cores
 from app.errors import FoveaError, NotReady, VersionRefused
 from app.metrics import Metrics
 from app.serving.batching import Engine
-from app.serving.cores import available_cores
 from app.serving.runtimes.base import RuntimeLoader
 from app.serving.versions import load_version
 from app.settings import Settings

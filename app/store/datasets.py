@@ -74,7 +74,7 @@ class Datasets:
     ) -> None:
         """Caps on one dataset: bytes when unpacked, files in the archive, and pixels of an image.
 
-        `threads` check images; 0 means one a core.
+        `threads` check images; 0 means one for each core that this process may use.
         """
         self._storage = LocalStorage(root, what="dataset folder")
         self._limits = Limits(max_bytes=max_bytes, max_files=max_files)

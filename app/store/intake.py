@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from app.cores import available_cores
 from app.errors import InvalidDataset, InvalidImage
 from app.preprocessing import FORMATS, Preprocessing, to_array
 from app.store.archives.entry import CHUNK, Archive, DamagedEntry, Entry, Limits, printable, too_many
@@ -98,7 +98,7 @@ def take_in(
         InvalidDataset: the archive is damaged, dangerous or over a cap.
     """
     intake = Intake()
-    threads = threads or os.cpu_count() or 1
+    threads = threads or available_cores()
     pending: deque[Future[CheckedImage | Rejected]] = deque()
     done = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="dataset-check") as pool:

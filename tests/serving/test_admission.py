@@ -1,8 +1,6 @@
-"""When to come back, and how many cores there are."""
+"""How many images are let in, and when to come back."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +8,6 @@ from app.errors import Overloaded
 from app.metrics import Metrics
 from app.serving import admission
 from app.serving.admission import Admission
-from app.serving.cores import available_cores
 
 
 class Clock:
@@ -65,14 +62,3 @@ def test_places_come_back_when_the_block_ends_with_an_error(metrics: Metrics) ->
             raise ZeroDivisionError
     with places.places(1), pytest.raises(Overloaded), places.places(1):
         pass
-
-
-@pytest.mark.parametrize(
-    ("quota", "most"), [("max 100000", 10_000), ("150000 100000", 2), ("10000 100000", 1), ("?", 10_000)]
-)
-def test_a_containers_quota_bounds_the_cores(tmp_path: Path, quota: str, most: int) -> None:
-    """A container that may use a core and a half on a machine of 64 has no use for 64 threads."""
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    everything = available_cores(tmp_path / "absent")
-    assert available_cores(file) == min(everything, most) >= 1

@@ -8,11 +8,14 @@ import tarfile
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from app.errors import Conflict, DatasetNotFound, InvalidDataset, InvalidName, StorageFailed
+from app.preprocessing import to_array
+from app.store import intake
 from app.store.datasets import Datasets
 from tests.store.archives import make_tar, make_zip, pets, picture
 
@@ -304,3 +307,20 @@ class TestLists:
             os.truncate(path, size)
             with pytest.raises(StorageFailed, match="damaged"):
                 datasets.load("pets")
+
+
+def test_images_are_checked_on_the_cores_that_a_container_has(
+    tmp_path: Path, upload: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container with one core, images are checked one at a time, however many the machine has."""
+    names = set()
+
+    def record(*arguments: Any, **options: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return to_array(*arguments, **options)
+
+    monkeypatch.setattr(intake, "available_cores", lambda: 1)
+    monkeypatch.setattr(intake, "to_array", record)
+    make_zip(upload, pets(each=12))
+    assert Datasets(tmp_path / "datasets").add("pets", upload).images == 24
+    assert names == {"dataset-check_0"}
