@@ -3,7 +3,7 @@
 # make check   lint, types and the floors of the house
 
 PYTHON ?= python3
-PORT ?= 8000
+PORT ?= $(or $(FOVEA_PORT),8000)
 VENV := .venv
 BIN := $(VENV)/bin
 # Touched last, so that an install that was interrupted is done again.
@@ -18,6 +18,7 @@ install: $(STAMP)
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 14); sys.exit(None if ok else f"Fovea needs Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 …")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV): once, some 700 MB, a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --require-hashes -r requirements/dev.txt

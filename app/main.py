@@ -38,6 +38,7 @@ from app.jobs.executors.local_process import LocalProcess, trainer_environment
 from app.jobs.jobs import Jobs
 from app.jobs.supervisor import Supervisor
 from app.metrics import Metrics
+from app.preprocessing import ignore_decoder_warnings
 from app.serving.classifier import Classifier
 from app.settings import Settings
 from app.store.datasets import Datasets
@@ -207,6 +208,7 @@ def serve(settings: Settings) -> None:
 
 
 def _serve_here(settings: Settings, listener: socket.socket, *, announcing: bool) -> None:
+    ignore_decoder_warnings()
     app = create_app(settings)
     services: Services = app.state.services
     url = banner.base_url(settings, listener)

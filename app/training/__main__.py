@@ -10,6 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from app.cores import available_cores
 from app.errors import FoveaError, TrainingFailed
 from app.jobs.folder import FINAL, JobFolder, JobResult, JobState, State, now
 from app.preprocessing import ignore_decoder_warnings
@@ -72,7 +73,7 @@ def _run(job: JobFolder, state: JobState) -> int:
 
 def _train(job: JobFolder, reporter: Reporter) -> JobResult:
     settings = Settings()
-    threads = settings.training_threads or os.cpu_count() or 1
+    threads = settings.training_threads or available_cores()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     reporter.say(f"loading TensorFlow, {threads} threads")
@@ -84,7 +85,7 @@ def _train(job: JobFolder, reporter: Reporter) -> JobResult:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     try:
-        return train(job, settings, reporter)
+        return train(job, settings, reporter, threads=threads)
     except tf.errors.ResourceExhaustedError as error:
         raise TrainingFailed("Out of memory: use a smaller batch_size, smaller images or fewer filters.") from error
 

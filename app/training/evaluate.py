@@ -11,9 +11,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from app.preprocessing import Float32Array
 from app.training.architectures import predict
-from app.training.dataset import Targets, TrainingData
+from app.training.dataset import TrainingData
+from app.training.reporter import Reporter
+from app.training.sources import Targets
 
 WORST = 24
+
+_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,17 @@ class Evaluation:
     worst: list[Mistake]
 
 
-def evaluate(model: keras.Model, data: TrainingData) -> Evaluation:
-    """Answer the test split with `model`, and score the answers."""
-    return score(predict(model, data.images[data.test]), data)
+def evaluate(model: keras.Model, data: TrainingData, reporter: Reporter) -> Evaluation:
+    """Answer the test split with `model`, and score the answers.
+
+    Raises:
+        Cancelled: the job was asked to stop.
+    """
+    answers = []
+    for start in range(0, len(data.test), _CHUNK):
+        answers.append(predict(model, data.images[data.test[start : start + _CHUNK]]))
+        reporter.check_cancelled()
+    return score(np.concatenate(answers), data)
 
 
 def score(probabilities: Float32Array, data: TrainingData) -> Evaluation:

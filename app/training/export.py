@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import app
-from app.errors import ModelNotFound
+from app.errors import ModelNotFound, VersionRefused
 from app.jobs.folder import now
 from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
@@ -106,8 +107,10 @@ def find_version(registry: Registry, model: str, job_id: str) -> int | None:
     except ModelNotFound:
         return None
     for version in reversed(versions):
-        if registry.manifest(model, version).created_by == _author(job_id):
-            return version
+        # A damaged version is none of this job's concern.
+        with suppress(VersionRefused):
+            if registry.manifest(model, version).created_by == _author(job_id):
+                return version
     return None
 
 

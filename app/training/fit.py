@@ -17,8 +17,9 @@ from app.preprocessing import UInt8Array
 from app.training.architectures import Architecture, Normalization, build, choose_normalization, default_architecture
 from app.training.augmentation import augment, default_augmentation
 from app.training.checkpoint import Arrays, Checkpoint, Epoch
-from app.training.dataset import Targets, TrainingData
+from app.training.dataset import TrainingData
 from app.training.reporter import Reporter
+from app.training.sources import Targets
 
 _DEFAULT_LEARNING_RATE = {"adam": 0.001, "adamw": 0.001, "rmsprop": 0.001, "sgd": 0.05}
 

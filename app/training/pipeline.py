@@ -15,16 +15,20 @@ from app.training.report import write_evaluation
 from app.training.reporter import Reporter
 
 
-def train(job: JobFolder, settings: Settings, reporter: Reporter) -> JobResult:
-    """dataset → split → fit → evaluate on the test split → export → register → promote if the policy says so."""
+def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: int) -> JobResult:
+    """dataset → split → fit → evaluate on the test split → export → register → promote if the policy says so.
+
+    Until the export a job can be cancelled; from then on it only takes moments, and ends as succeeded or failed.
+    """
     spec = job.spec()
     registry = Registry(settings.model_store)
-    data = prepare(spec, Datasets(settings.workspace / "datasets"), reporter)
+    datasets = Datasets(settings.workspace / "datasets")
+    data = prepare(spec, datasets, reporter, threads=threads, max_pixels=settings.max_pixels)
     version = find_version(registry, spec.model_name, job.id)
     if version is None:
         fitted = fit(spec, data, job.path / "checkpoint", reporter)
         reporter.phase("evaluate", f"{len(data.test):,} images of the test split")
-        evaluation = evaluate(fitted.model, data)
+        evaluation = evaluate(fitted.model, data, reporter)
         reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} on the test split")
         with registry.staging() as staged:
             write_evaluation(staged, evaluation, fitted, data)
@@ -32,7 +36,7 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter) -> JobResult:
         reporter.phase("register", f"{spec.model_name} version {version}")
     else:
         reporter.phase("register", f"an earlier attempt registered {spec.model_name} version {version}")
-    promoted, reason = promote(registry, spec, version, data, job.id)
+    promoted, reason = promote(registry, spec, version, data, job.id, max_pixels=settings.max_pixels)
     reporter.phase("promote", reason)
     metrics = registry.manifest(spec.model_name, version).metrics
     return JobResult(

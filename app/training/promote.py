@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from app.errors import FoveaError
+from app.errors import VersionRefused
 from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array, scale, to_array
 from app.store.registry import Registry
@@ -14,15 +14,19 @@ from app.training.dataset import TrainingData
 _BATCH = 256
 
 
-def promote(registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, job_id: str) -> tuple[bool, str]:
+def promote(
+    registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, job_id: str, *, max_pixels: int
+) -> tuple[bool, str]:
     """Apply the spec's promotion policy; returns whether the version was promoted, and why or why not."""
-    promoted, reason = _decide(registry, spec, version, data)
+    promoted, reason = _decide(registry, spec, version, data, max_pixels)
     if promoted:
         registry.promote(spec.model_name, version, by=f"training job {job_id}", reason=reason)
     return promoted, reason
 
 
-def _decide(registry: Registry, spec: TrainingSpec, version: int, data: TrainingData) -> tuple[bool, str]:
+def _decide(
+    registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, max_pixels: int
+) -> tuple[bool, str]:
     model = spec.model_name
     production = registry.production(model)
     if spec.promotion == "manual":
@@ -34,9 +38,15 @@ def _decide(registry: Registry, spec: TrainingSpec, version: int, data: Training
     if production.version == version:
         return True, "already in production"
     try:
-        theirs = _accuracy(registry, model, production.version, data)
-    except FoveaError as error:
+        theirs = _accuracy(registry, model, production.version, data, max_pixels)
+    except VersionRefused as error:
         return True, f"policy: if_better; production version {production.version} cannot be used: {error}"
+    # Whatever else keeps TensorFlow from running the old version, the new one is registered and the job is done.
+    except Exception as error:
+        return False, (
+            f"not promoted: production version {production.version} could not be run to compare with "
+            f"({type(error).__name__}: {str(error)[:200]}); promote by hand"
+        )
     if theirs is None:
         return False, (
             f"not promoted: production version {production.version} knows other classes, so that the two cannot be "
@@ -48,7 +58,7 @@ def _decide(registry: Registry, spec: TrainingSpec, version: int, data: Training
     return (True, f"policy: if_better; {numbers}") if ours >= theirs else (False, f"not promoted: {numbers}")
 
 
-def _accuracy(registry: Registry, model: str, version: int, data: TrainingData) -> float | None:
+def _accuracy(registry: Registry, model: str, version: int, data: TrainingData, max_pixels: int) -> float | None:
     """Accuracy of another version on this job's test images, each preprocessed its own way; None: other classes."""
     manifest = registry.verify(model, version)
     if sorted(manifest.labels) != sorted(data.labels):
@@ -58,7 +68,8 @@ def _accuracy(registry: Registry, model: str, version: int, data: TrainingData) 
     correct = 0
     for start in range(0, len(data.test), _BATCH):
         chosen = data.test[start : start + _BATCH]
-        images = np.stack([to_array(data.source.read(int(number)), manifest.preprocessing) for number in chosen])
+        encoded = [data.source.read(int(number)) for number in chosen]
+        images = np.stack([to_array(image, manifest.preprocessing, max_pixels=max_pixels) for image in encoded])
         inputs = scale(images, manifest.preprocessing).astype(manifest.input.dtype)
         outputs: Float32Array = served(**{manifest.input.name: tf.constant(inputs)})[manifest.output.name].numpy()
         correct += int((outputs.argmax(axis=1) == targets[start : start + _BATCH]).sum())

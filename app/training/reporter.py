@@ -9,6 +9,9 @@ from app.jobs.folder import JobFolder, Progress, now
 
 Phase = Literal["dataset", "fit", "evaluate", "export", "register", "promote"]
 
+# From the export on, a version comes into being: a job that is about to be done is not cancelled any more.
+_CANCELLABLE: frozenset[Phase] = frozenset({"dataset", "fit", "evaluate"})
+
 # How old the last look at the cancel marker may be, in seconds.
 _CANCEL_INTERVAL = 0.5
 
@@ -26,10 +29,15 @@ class Reporter:
         self._looked = 0.0
 
     def phase(self, phase: Phase, message: str) -> None:
-        """Enter a phase, or say what it does now."""
+        """Enter a phase, or say what it does now.
+
+        Raises:
+            Cancelled: the job was asked to stop, and the phase can be.
+        """
         self.say(f"{phase}: {message}")
         self._job.append(Progress(at=now(), attempt=self._attempt, phase=phase, message=message))
-        self.check_cancelled(at_once=True)
+        if phase in _CANCELLABLE:
+            self.check_cancelled(at_once=True)
 
     def epoch(self, line: str, **values: float | int | None) -> None:
         """Report a finished epoch; `values` are fields of `Progress`."""

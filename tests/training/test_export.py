@@ -44,7 +44,7 @@ def _export(registry: Registry, workspace: Path, **fields: Any) -> Exported:
     """Train and register a tiny version."""
     spec, data, reporter, job = prepared_job(workspace, **fields)
     fitted = fit(spec, data, job.path / "checkpoint", reporter)
-    evaluation = evaluate(fitted.model, data)
+    evaluation = evaluate(fitted.model, data, reporter)
     with registry.staging() as staged:
         write_evaluation(staged, evaluation, fitted, data)
         version = register(registry, staged, job.id, spec, data, fitted, evaluation)
@@ -128,7 +128,8 @@ def test_the_promotion_policy_is_obeyed(good: Exported, tmp_path: Path) -> None:
     registry, version = good.registry, good.version
 
     def decide(policy: str, number: int) -> tuple[bool, str]:
-        return promote(registry, good.spec.model_copy(update={"promotion": policy}), number, good.data, "job")
+        spec = good.spec.model_copy(update={"promotion": policy})
+        return promote(registry, spec, number, good.data, "job", max_pixels=10_000)
 
     assert decide("manual", version)[0] is False
     assert registry.production("shapes") is None
