@@ -22,8 +22,13 @@ class PreprocessingSpec(BaseModel):
     height: int | None = Field(None, ge=8, le=1024, description="Rows of the input. Unset: from the images' sizes.")
     width: int | None = Field(None, ge=8, le=1024, description="Columns of the input. Unset: from the images' sizes.")
     color: Literal["rgb", "grayscale"] | None = Field(None, description="Unset: grayscale if every image is.")
-    resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = "bilinear"
-    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = Field(
+        "bilinear", description="Resize filter; all but `nearest` antialias when they shrink."
+    )
+    fit: Literal["stretch", "crop", "pad"] = Field(
+        "stretch",
+        description="What happens to another aspect ratio: ignored, the centre cut out, or filled with black.",
+    )
     normalization: Literal["0..1", "-1..1", "standardize"] = Field(
         "standardize",
         description="Scaling inside of the model: to [0, 1], to [-1, 1], or to the training set's channel mean and "
@@ -36,15 +41,15 @@ class SimpleCNN(BaseModel):
 
     model_config = _STRICT
 
-    name: Literal["simple_cnn"] = "simple_cnn"
+    name: Literal["simple_cnn"] = Field("simple_cnn", description="The classic stack, for small and simple images.")
     filters: tuple[int, ...] = Field(
         (32, 64), min_length=1, max_length=8, description="Filters of each stage; as many stages as numbers (depth)."
     )
     kernel: int = Field(3, ge=1, le=11, description="Rows and columns of each convolution kernel.")
     convolutions: int = Field(1, ge=1, le=4, description="Convolutions in a stage, before its pooling.")
-    pooling: Literal["max", "average"] = "max"
+    pooling: Literal["max", "average"] = Field("max", description="What stands for each pooled square.")
     pool_size: int = Field(2, ge=2, le=4, description="Rows and columns that pooling makes one.")
-    activation: Literal["relu", "leaky_relu", "elu"] = "relu"
+    activation: Literal["relu", "leaky_relu", "elu"] = Field("relu", description="After each hidden layer.")
     dense_units: int = Field(128, ge=0, le=4096, description="Units of the dense layer; 0: none.")
     dropout: float = Field(0.25, ge=0, lt=1, description="Share of the dense layer's inputs dropped in training.")
     batch_norm: bool = Field(True, description="Batch normalisation after each convolution.")
@@ -60,11 +65,11 @@ class ResNetSmall(BaseModel):
 
     model_config = _STRICT
 
-    name: Literal["resnet_small"] = "resnet_small"
+    name: Literal["resnet_small"] = Field("resnet_small", description="A residual network, for small colour images.")
     stem: int = Field(32, ge=4, le=512, description="Filters of the first convolution.")
     filters: tuple[int, ...] = Field((64, 128, 192), min_length=1, max_length=6, description="Filters of each stage.")
     blocks: int = Field(1, ge=0, le=8, description="Residual blocks in each stage.")
-    activation: Literal["relu", "leaky_relu", "elu"] = "relu"
+    activation: Literal["relu", "leaky_relu", "elu"] = Field("relu", description="After each hidden layer.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the last features dropped in training.")
 
     @model_validator(mode="after")
@@ -82,8 +87,8 @@ class Augmentation(BaseModel):
     shift: float = Field(0, ge=0, le=0.5, description="Largest shift on each axis, as a share of the size.")
     zoom: float = Field(0, ge=0, le=0.9, description="Largest zoom in or out, as a share.")
     shear: float = Field(0, ge=0, le=45, description="Largest shear, in degrees.")
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
+    horizontal_flip: bool = Field(False, description="Mirror half of the images left to right.")
+    vertical_flip: bool = Field(False, description="Mirror half of the images top to bottom.")
     brightness: float = Field(0, ge=0, le=1, description="Largest change of brightness, as a share of the range.")
     contrast: float = Field(0, ge=0, le=1, description="Largest change of contrast, as a share.")
     crop_padding: int = Field(
@@ -93,11 +98,16 @@ class Augmentation(BaseModel):
 
 
 class EarlyStopping(BaseModel):
-    """Stop when the validation loss has not improved for `patience` epochs; the best weights are kept."""
+    """Stop when the validation loss has not fallen for `patience` epochs.
+
+    Early or not, the weights of the epoch with the best validation accuracy are kept.
+    """
 
     model_config = _STRICT
 
-    patience: int = Field(10, ge=1, le=1000)
+    patience: int = Field(
+        10, ge=1, le=1000, description="Epochs without a lower validation loss; null: never stop early."
+    )
 
 
 class Splits(BaseModel):
@@ -137,7 +147,7 @@ class TrainingSpec(BaseModel):
     augmentation: Augmentation | None = Field(
         None, description="Unset: small shifts, zooms and rotations for grayscale, flips and crops for colour."
     )
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adamw"
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = Field("adamw", description="Rule by which weights change.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`.")
     learning_rate: float | None = Field(
         None, gt=0, le=10, description="Peak learning rate. Unset: 0.001 for adaptive optimizers, 0.05 for sgd."
@@ -145,16 +155,20 @@ class TrainingSpec(BaseModel):
     schedule: Literal["constant", "cosine"] = Field("cosine", description="Learning rate over the epochs.")
     warmup: float = Field(0.1, ge=0, le=0.9, description="Share of all steps in which the learning rate rises.")
     weight_decay: float = Field(0.0005, ge=0, le=1, description="Decoupled weight decay of the kernels.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of the true label's weight that is spread over all classes."
+    )
     weight_average: float = Field(
         0.0, ge=0, lt=1, description="Momentum of an exponential moving average of the weights; 0: none."
     )
     mixed_precision: bool = Field(False, description="Compute in bfloat16 where it can; weights stay float32.")
-    epochs: int = Field(30, ge=1, le=10_000)
-    batch_size: int = Field(64, ge=1, le=8192)
+    epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training split.")
+    batch_size: int = Field(64, ge=1, le=8192, description="Images in a step.")
     early_stopping: EarlyStopping | None = EarlyStopping()
     splits: Splits = Splits()
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Of all that is random: splits, first weights, order, augmentation."
+    )
     promotion: Literal["manual", "if_better", "always"] = Field(
         "manual",
         description="`manual`: registered only. `if_better`: promoted if its accuracy on the test split is not below "

@@ -21,7 +21,7 @@ from app.store.manifest import Manifest, TensorSpec
 from app.store.registry import Registry
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation
-from app.training.fit import Fitted
+from app.training.fit import Fitted, peak_learning_rate
 from app.training.golden import write_golden
 
 # Golden examples of a version: enough to meet every class of a usual model, few enough to replay in no time.
@@ -120,8 +120,14 @@ def _author(job_id: str) -> str:
 
 def _resolved(spec: TrainingSpec, fitted: Fitted) -> TrainingSpec:
     """The spec with what was left open filled in, so that a version says all of its recipe."""
-    chosen = {"architecture": fitted.architecture, "augmentation": fitted.augmentation}
-    return spec.model_copy(update={name: value for name, value in chosen.items() if getattr(spec, name) is None})
+    return spec.model_copy(
+        update={
+            "model": spec.model_name,
+            "architecture": fitted.architecture,
+            "augmentation": fitted.augmentation,
+            "learning_rate": peak_learning_rate(spec),
+        }
+    )
 
 
 def _golden(data: TrainingData) -> list[tuple[str, bytes]]:

@@ -101,8 +101,13 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
     return Fitted(final, architecture, augmentation, normalization, state.history, state.best_epoch)
 
 
+def peak_learning_rate(spec: TrainingSpec) -> float:
+    """The learning rate asked for, or what suits the optimizer."""
+    return spec.learning_rate or _DEFAULT_LEARNING_RATE[spec.optimizer]
+
+
 def _compile(model: keras.Model, spec: TrainingSpec, steps: int) -> None:
-    peak = spec.learning_rate or _DEFAULT_LEARNING_RATE[spec.optimizer]
+    peak = peak_learning_rate(spec)
     total = steps * spec.epochs
     warmup = int(total * spec.warmup)
     if spec.schedule == "cosine":
