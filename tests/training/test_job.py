@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.jobs.folder import JobFolder
+from app.jobs.folder import JobFolder, Progress
 from app.store.registry import Registry
 
 
@@ -22,11 +23,19 @@ def _start(job: JobFolder, store: Path, workspace: Path) -> subprocess.Popen[byt
         )
 
 
-def _wait_for_epoch(job: JobFolder, number: int) -> None:
+def _wait_for(job: JobFolder, condition: Callable[[Progress], bool]) -> None:
     deadline = time.monotonic() + 120
-    while not any((line.epoch or 0) >= number for line in job.progress()):
+    while not any(map(condition, job.progress())):
         assert time.monotonic() < deadline, (job.path / "log.txt").read_text()
-        time.sleep(0.05)
+        time.sleep(0.01)
+
+
+def _wait_for_phase(job: JobFolder, phase: str) -> None:
+    _wait_for(job, lambda line: line.phase == phase)
+
+
+def _wait_for_epoch(job: JobFolder, number: int) -> None:
+    _wait_for(job, lambda line: (line.epoch or 0) >= number)
 
 
 def test_digits_by_default_survives_kill_9_and_ends_above_98_percent(
@@ -58,6 +67,23 @@ def test_digits_by_default_survives_kill_9_and_ends_above_98_percent(
     # A job that is done is done: starting it again changes nothing.
     assert _start(job, store, workspace).wait(60) == 0
     assert Registry(store).versions("digits") == [result.version]
+
+
+def test_killed_in_every_phase_a_job_still_makes_one_version(submit: Any, workspace: Path, tmp_path: Path) -> None:
+    """`kill -9` while evaluating, exporting, registering and promoting: one version in the end, promoted once."""
+    store = tmp_path / "store"
+    job = submit(dataset="shapes", shapes={"images": 60}, epochs=1, batch_size=16, promotion="always")
+    for phase in ("evaluate", "export", "register", "promote"):
+        trainer = _start(job, store, workspace)
+        _wait_for_phase(job, phase)
+        trainer.kill()
+        trainer.wait()
+    assert _start(job, store, workspace).wait(120) == 0
+    assert job.state().state == "succeeded"
+    registry = Registry(store)
+    assert registry.versions("shapes") == [1]
+    assert [entry.version for entry in registry.promotions("shapes")] == [1]
+    registry.verify("shapes", 1)
 
 
 def test_a_running_job_can_be_cancelled(submit: Any, workspace: Path, tmp_path: Path) -> None:
