@@ -147,6 +147,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = services.settings
     await asyncio.to_thread(_clean, services)
     async with AsyncExitStack() as stack:
+        stack.callback(services.pools.close)
         if services.keys is not None:
             stack.push_async_callback(_end, asyncio.create_task(services.keys.follow()))
         if settings.executor == "local":

@@ -7,7 +7,7 @@ would hold its connection for ever; and it would buffer whatever it is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -211,10 +211,15 @@ class MultipartFiles:
 
 
 async def stream_file(
-    receive: Receive, headers: Headers, limits: Limits, sink: Callable[[bytes], None], *, raw_types: tuple[str, ...]
+    receive: Receive,
+    headers: Headers,
+    limits: Limits,
+    sink: Callable[[bytes], Awaitable[None]],
+    *,
+    raw_types: tuple[str, ...],
 ) -> str | None:
-    """Hand the one file of a body to `sink`, piece by piece and off the event loop, whether it is the
-    body itself or the only part of a multipart one.
+    """Hand the one file of a body to `sink`, piece by piece, whether it is the body
+    itself or the only part of a multipart one.
 
     Returns:
         The name that the client gave the file, if any.
@@ -229,7 +234,7 @@ async def stream_file(
         async for chunk in stream_body(receive, headers, limits):
             parser.feed(chunk)
             if parser.files and parser.files[0].chunks:
-                await asyncio.to_thread(sink, parser.files[0].take())
+                await sink(parser.files[0].take())
         parser.finish()
         if not parser.files:
             raise InvalidRequest("The multipart body has no file in it.")
@@ -240,7 +245,7 @@ async def stream_file(
             "application/octet-stream, or multipart/form-data with one file."
         )
     async for chunk in stream_body(receive, headers, limits):
-        await asyncio.to_thread(sink, chunk)
+        await sink(chunk)
     return None
 
 

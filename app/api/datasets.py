@@ -16,6 +16,7 @@ from fastapi import Path as PathParameter
 
 from app.api.bodies import Limits, stream_file
 from app.api.openapi import problems
+from app.api.pools import run_in
 from app.api.routes import GuardedRoute, requires
 from app.api.schemas import DatasetList
 from app.api.security import caller
@@ -83,13 +84,18 @@ async def add_dataset(
     services = services_of(request.scope)
     await asyncio.to_thread(_check_free, services.datasets, check_name(name, "dataset"))
     limits = Limits(services.settings.max_upload_bytes, services.settings.upload_timeout)
+    pools = services.pools
     folder = uploads(services.settings.workspace)
     with _upload(folder) as file:
         await stream_file(
-            request.receive, request.headers, limits, lambda chunk: _write(file, chunk), raw_types=_ARCHIVE_TYPES
+            request.receive,
+            request.headers,
+            limits,
+            lambda chunk: run_in(pools.receiving, _write, file, chunk),
+            raw_types=_ARCHIVE_TYPES,
         )
-        await asyncio.to_thread(_complete, file)
-        report = await asyncio.to_thread(services.datasets.add, name, Path(file.name), by=caller(request.scope))
+        await run_in(pools.receiving, _complete, file)
+        report = await run_in(pools.checking, services.datasets.add, name, Path(file.name), by=caller(request.scope))
     response.headers["Location"] = f"{router.prefix}/{name}"
     return report
 

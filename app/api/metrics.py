@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.pools import run_in
 from app.api.routes import PlainRoute, public
 from app.api.services import services_of
 
@@ -15,8 +14,9 @@ from app.api.services import services_of
 @public
 async def metrics(request: Request) -> Response:
     """All metrics, in Prometheus' text format; `docs/metrics.md` lists them."""
-    page = services_of(request.scope).metrics
-    body = await asyncio.to_thread(page.render)
+    services = services_of(request.scope)
+    page = services.metrics
+    body = await run_in(services.pools.scraping, page.render)
     return Response(body, headers={"Content-Type": page.content_type, "Cache-Control": "no-store"})
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from starlette.types import Scope
 
 from app.api.budget import Budget
+from app.api.pools import Pools
 from app.api.security import Keys
 from app.jobs.jobs import Jobs
 from app.metrics import Metrics
@@ -43,6 +44,7 @@ class Services:
     """None: the service takes requests without keys."""
     bodies: Budget
     """What the bodies of predict requests may take together."""
+    pools: Pools = field(default_factory=Pools)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from app.api.openapi import problems
+from app.api.pools import run_in
 from app.api.routes import GuardedRoute, requires
 from app.api.schemas import JobList
 from app.api.security import has_scope
@@ -172,7 +173,7 @@ async def _events(services: Services, job: JobFolder, seen: int) -> AsyncIterato
     state: str | None = None
     last_sent = time.monotonic()
     while not services.lifecycle.stopping:
-        document, lines = await asyncio.to_thread(_look, job, seen)
+        document, lines = await run_in(services.pools.following, _look, job, seen)
         for line in lines:
             seen += 1
             yield _event(seen, "progress", line)

@@ -99,7 +99,7 @@ class Catalogue:
         self._shelf.forgive(name, version)
         serving = model.engine is not None and model.engine.loaded.version == version
         if serving or self._shelf.spare(name, version) is not None:
-            await asyncio.to_thread(self._registry.verify, name, version)
+            await self._shelf.verify(name, version)
         else:
             await self._shelf.load(name, version)
 

@@ -19,7 +19,8 @@ from app.store.registry import Registry
 
 # Versions kept loaded besides those in production: asked for by number, or checked and about to be promoted.
 SPARES = 2
-# Versions that are loaded at a time: a slow one does not hold up the others, and memory stays bounded.
+# Versions that are loaded or verified at a time: a slow one does not hold up the others, and memory and the threads
+# that it takes stay bounded.
 _LOADS = 2
 
 _log = logging.getLogger(__name__)
@@ -78,6 +79,15 @@ class Shelf:
             if engine.failure is None:
                 return engine
             self.retire(engine)
+
+    async def verify(self, model: str, version: int) -> None:
+        """Check a version's files, which reads them all; in turn with loading.
+
+        Raises:
+            ModelNotFound, VersionNotFound, StorageFailed, VersionRefused.
+        """
+        async with self._slots:
+            await asyncio.to_thread(self._registry.verify, model, version)
 
     def forgive(self, model: str, version: int) -> None:
         """Forget that a version was refused, so that it is tried again."""
