@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 
 from app.api.openapi import problems
@@ -32,10 +35,11 @@ from app.store.registry import Registry
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=GuardedRoute)
 
-Model = Annotated[str, Path(description="Name of a model.", examples=["cifar10"])]
-Version = Annotated[int, Path(ge=1, le=999_999_999, description="Number of a version.", examples=[1])]
+Model = Annotated[str, PathParameter(description="Name of a model.", examples=["cifar10"])]
+Version = Annotated[int, PathParameter(ge=1, le=999_999_999, description="Number of a version.", examples=[1])]
 
 _REPORT = "report.json"
+_MOST_NAMED = 20
 
 # What an evaluation holds. Anything else is offered for download only.
 _TYPES = {
@@ -89,7 +93,7 @@ async def get_version(request: Request, model: Model, version: Version) -> Versi
 
 
 @router.get(
-    "/{model}/versions/{version}/evaluation/{file}",
+    "/{model}/versions/{version}/evaluation/{file:path}",
     response_class=FileResponse,
     responses={
         200: {
@@ -104,16 +108,16 @@ async def get_evaluation_file(
     request: Request,
     model: Model,
     version: Version,
-    file: Annotated[str, Path(description="A name out of the version's `links`.", examples=["confusion_matrix.svg"])],
+    file: Annotated[
+        str,
+        PathParameter(
+            description="A name out of the version's `links`.", examples=["confusion_matrix.svg", "mistakes/00.png"]
+        ),
+    ],
 ) -> FileResponse:
     """A picture or table of a version's evaluation."""
     registry = services_of(request.scope).registry
-    manifest = await asyncio.to_thread(registry.manifest, model, version)
-    # Only what the manifest lists can be named, so no path leads out of the folder.
-    if f"{EVALUATION}/{file}" not in manifest.files:
-        known = ", ".join(_evaluation_files(manifest.files)) or "none"
-        raise NotFound(f"Version {version} of {model} has no such evaluation file. There is: {known}.")
-    path = await asyncio.to_thread(registry.folder, model, version) / EVALUATION / file
+    path = await asyncio.to_thread(_evaluation_file, registry, model, version, file)
     media_type = _TYPES.get(path.suffix)
     return FileResponse(
         path,
@@ -248,11 +252,29 @@ def _version(registry: Registry, model: str, version: int) -> VersionDocument:
         serving=False,
         manifest=manifest,
         evaluation=report,
-        links={name: f"/api/v1/models/{model}/versions/{version}/evaluation/{name}" for name in files},
+        links={name: f"/api/v1/models/{model}/versions/{version}/evaluation/{quote(name)}" for name in files},
     )
 
 
+def _evaluation_file(registry: Registry, model: str, version: int, name: str) -> Path:
+    """The file of that name in a version's evaluation.
+
+    Raises:
+        InvalidName, ModelNotFound, VersionNotFound, VersionRefused.
+        NotFound: the manifest does not list it, or it is not there.
+    """
+    files = _evaluation_files(registry.manifest(model, version).files)
+    folder = registry.folder(model, version) / EVALUATION
+    path = folder / name
+    # Only what the manifest lists can be named; should that have been tampered with, no path leads out all the same.
+    if name not in files or not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        shown = ", ".join(files[:_MOST_NAMED]) or "none"
+        more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
+        raise NotFound(f"Version {version} of {model} has no such evaluation file. There is: {shown}{more}.")
+    return path
+
+
 def _evaluation_files(files: dict[str, str]) -> list[str]:
-    """Names of the files right below evaluation/."""
+    """Paths of the files in evaluation/, relative to it: `report.json`, `mistakes/00.png`."""
     prefix = f"{EVALUATION}/"
-    return sorted(name.removeprefix(prefix) for name in files if name.startswith(prefix) and name.count("/") == 1)
+    return sorted(name.removeprefix(prefix) for name in files if name.startswith(prefix))

@@ -104,7 +104,7 @@ def _drop_foreign_errors(paths: dict[str, Any]) -> None:
 
 def _add_security(app: FastAPI, paths: dict[str, Any]) -> None:
     needed = {
-        (route.path, method.lower()): route.scopes
+        (route.path_format, method.lower()): route.scopes
         for route in app.routes
         if isinstance(route, (GuardedRoute, PlainRoute))
         for method in route.methods or ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def evaluated(registry: Registry) -> int:
         (folder / "evaluation" / "report.json").write_text(json.dumps(REPORT))
         (folder / "evaluation" / "confusion_matrix.svg").write_bytes(PICTURE)
         (folder / "evaluation" / "weights.bin").write_bytes(b"\0\1")
-        (folder / "evaluation" / "mistakes" / "0.png").write_bytes(png(arrays[0]))
+        (folder / "evaluation" / "mistakes" / "0 a#.png").write_bytes(png(arrays[0]))
         return registry.register(folder, manifest(metrics={"accuracy": 0.75}))
 
 
@@ -80,7 +81,7 @@ async def test_version_shows_manifest_and_evaluation(api: API, evaluated: int) -
     assert document["manifest"]["labels"] == list(LABELS)
     assert document["evaluation"] == REPORT
     assert (document["production"], document["serving"]) == (False, False)
-    assert set(document["links"]) == {"report.json", "confusion_matrix.svg", "weights.bin"}
+    assert set(document["links"]) == {"report.json", "confusion_matrix.svg", "weights.bin", "mistakes/0 a#.png"}
     for link in document["links"].values():
         assert (await api.client.get(link)).status_code == 200
     assert (await api.client.get(f"{MODEL}/versions/1")).json()["serving"] is True
@@ -105,7 +106,13 @@ async def test_pictures_are_shown_but_nothing_in_them_runs(api: API, evaluated: 
         "..%2Fmodel.json",
         "..%2F..%2F1%2Fmodel.json",
         "%2e%2e%2fmodel.json",
-        "mistakes%2F0.png",
+        "mistakes",
+        "mistakes%2F",
+        "mistakes/../../model.json",
+        "mistakes%2F..%2Freport.json",
+        "%2Fetc%2Fpasswd",
+        "//etc/passwd",
+        "",
         "nothing.svg",
         "%00",
         "report.json%00.svg",
@@ -115,6 +122,29 @@ async def test_only_files_of_the_evaluation_can_be_had(api: API, problem: Proble
     """No name leads out of the evaluation's folder."""
     response = await api.client.get(f"{MODEL}/versions/{evaluated}/evaluation/{name}")
     problem(response, 404, "not_found")
+
+
+async def test_pictures_of_mistakes_can_be_had(api: API, evaluated: int) -> None:
+    """The pictures that the report names, which are in a folder of the evaluation, are served under its names."""
+    response = await api.client.get(f"{MODEL}/versions/{evaluated}/evaluation/mistakes/0%20a%23.png")
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+    assert response.content.startswith(b"\x89PNG")
+
+
+async def test_forged_manifest_leads_nowhere(
+    api: API, problem: Problem, registry: Registry, evaluated: int, tmp_path: Path
+) -> None:
+    """A manifest that lists paths out of the folder, links or what is not there makes none of them readable."""
+    (tmp_path / "secret").write_text("secret")
+    folder = registry.folder("shapes", evaluated)
+    (folder / "evaluation" / "link.txt").symlink_to(tmp_path / "secret")
+    forged = json.loads((folder / "model.json").read_text())
+    names = ["../../../../secret", "../model.json", "link.txt", "gone.txt", f"{tmp_path}/secret"]
+    forged["files"] |= {f"evaluation/{name}": "0" * 64 for name in names}
+    (folder / "model.json").write_text(json.dumps(forged))
+    for name in names:
+        response = await api.client.get(f"{MODEL}/versions/{evaluated}/evaluation/{quote(name, safe='')}")
+        problem(response, 404, "not_found")
 
 
 @pytest.mark.parametrize(
