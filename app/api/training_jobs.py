@@ -21,6 +21,7 @@ from app.errors import Forbidden, InvalidDataset
 from app.jobs.folder import JobFolder
 from app.jobs.jobs import JobDocument
 from app.jobs.spec import TrainingSpec
+from app.store.dataset_report import LEAST_IMAGES
 from app.store.datasets import Datasets
 
 router = APIRouter(prefix="/api/v1/training-jobs", tags=["training"], route_class=GuardedRoute)
@@ -212,9 +213,11 @@ def _check_dataset(datasets: Datasets, name: str) -> None:
     classes = datasets.report(name).classes
     if len(classes) < 2:
         raise InvalidDataset(f"Dataset {name} has one class only, {next(iter(classes), None)!r}; two are needed.")
-    few = [label for label, images in classes.items() if images < 2]
+    few = [label for label, images in classes.items() if images < LEAST_IMAGES]
     if few:
+        named = ", ".join(repr(label) for label in few[:5])
+        more = f" and {len(few) - 5} more classes" if len(few) > 5 else ""
         raise InvalidDataset(
-            f"Dataset {name} has less than 2 images of {', '.join(repr(label) for label in few[:5])}; every class "
-            "needs some to train and some to test."
+            f"Dataset {name} has fewer than {LEAST_IMAGES} images of {named}{more}; every class needs one each to "
+            "train, validate and test on. Upload the dataset anew, with more images or without the class."
         )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from app.errors import InvalidDataset
 from app.store.archives.entry import printable
-from app.store.dataset_report import DatasetReport, Duplicates, ImageSizes, Spread
+from app.store.dataset_report import LEAST_IMAGES, DatasetReport, Duplicates, ImageSizes, Spread
 from app.store.intake import CheckedImage, Intake
 from app.store.layout import EXPECTED, Place, by_folders, by_table, case_twins, choose_table
 
@@ -171,8 +171,11 @@ def _warnings(
     twins: Sequence[Sequence[str]],
 ) -> list[str]:
     warnings = []
-    if small := sorted(label for label, count in classes.items() if count < 2):
-        warnings.append(f"Fewer than two images in {_named(small)}: too few to train and test on.")
+    if small := sorted(label for label, count in classes.items() if count < LEAST_IMAGES):
+        warnings.append(
+            f"Fewer than {LEAST_IMAGES} images in {_named(small)}: too few to train on. Every class needs one each to "
+            "train, validate and test on."
+        )
     if conflicting:
         warnings.append(f"Images that occur several times under different labels: {conflicting:,}. See duplicates.")
     if twins:

@@ -82,13 +82,17 @@ async def test_unknown_dataset_is_told_which_there_are(api: API, problem: Proble
     ("files", "said"),
     [
         ({"only/1.png": gray(1), "only/2.png": gray(2)}, "one class only"),
-        ({"a/1.png": gray(1), "a/2.png": gray(2), "b/1.png": gray(3)}, "less than 2 images of 'b'"),
+        ({"a/1.png": gray(1), "a/2.png": gray(2), "a/3.png": gray(3), "b/1.png": gray(4)}, "images of 'b'"),
+        (
+            {f"{label}/{index}.png": gray(index) for label in "ab" for index in range(2)},
+            "fewer than 3 images of 'a', 'b'",
+        ),
     ],
 )
 async def test_dataset_that_cannot_be_trained_on_is_refused_at_once(
     api: API, problem: Problem, files: dict[str, bytes], said: str
 ) -> None:
-    """A dataset with one class, or with a class of one image, is refused when the job is submitted."""
+    """A dataset with one class, or with a class too small to be split, is refused when the job is submitted."""
     upload = await api.client.post("/api/v1/datasets?name=poor", content=make_zip(files))
     if upload.status_code != 201:
         problem(upload, 422, "invalid_dataset")
