@@ -103,7 +103,10 @@ async def add_dataset(
 @router.get("", responses=problems("storage_failed"))
 @requires("train")
 def list_datasets(request: Request) -> DatasetList:
-    """All datasets, the built-in ones included."""
+    """All datasets, the built-in ones included; `GET /datasets/{name}` has the full report of one.
+
+    One whose report is damaged has a `problem` in place of counts.
+    """
     return DatasetList(datasets=list(services_of(request.scope).datasets.list()))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.jobs.jobs import JobDocument
 from app.serving.status import ModelState
-from app.store.dataset_report import DatasetReport
+from app.store.dataset_report import DatasetSummary
 from app.store.manifest import Manifest, Promotion
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -98,7 +98,7 @@ class RollbackRequest(BaseModel):
 class DatasetList(BaseModel):
     """All datasets: the uploaded ones by name, then the built-in ones."""
 
-    datasets: list[DatasetReport]
+    datasets: list[DatasetSummary]
 
 
 class JobList(BaseModel):

@@ -13,7 +13,7 @@ from app.commands.environment import Commands, load_settings, open_datasets, pri
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from app.store.dataset_report import DatasetReport
+    from app.store.dataset_report import DatasetReport, DatasetSummary
 
 # Uploads of the API are received in the same folder, and so are its leavings cleared.
 UPLOADS = "uploads"
@@ -42,19 +42,15 @@ def add(path: Path, name: str | None) -> None:
 
 
 @datasets.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the full reports, one JSON document a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line.")
 def list_(as_json: bool) -> None:
     """List the datasets."""
-    reports = open_datasets(load_settings()).list()
+    summaries = open_datasets(load_settings()).list()
     if as_json:
-        for report in reports:
-            click.echo(report.model_dump_json())
+        for summary in summaries:
+            click.echo(summary.model_dump_json())
         return
-    rows = [
-        (report.name, f"{report.images:,}", len(report.classes), _origin(report), report.description)
-        for report in reports
-    ]
-    print_table(("NAME", "IMAGES", "CLASSES", "ADDED", "DESCRIPTION"), rows)
+    print_table(("NAME", "IMAGES", "CLASSES", "ADDED", "DESCRIPTION"), [_row(summary) for summary in summaries])
 
 
 @datasets.command()
@@ -103,7 +99,13 @@ def print_report(report: DatasetReport) -> None:
             click.echo(f"  … all of them: fovea datasets show {report.name} --json")
 
 
-def _origin(report: DatasetReport) -> str:
-    if report.builtin:
+def _row(summary: DatasetSummary) -> tuple[object, ...]:
+    if summary.problem is not None:
+        return (summary.name, "-", "-", "-", summary.problem)
+    return (summary.name, f"{summary.images:,}", summary.class_count, _origin(summary), summary.description)
+
+
+def _origin(summary: DatasetSummary) -> str:
+    if summary.builtin:
         return "built in"
-    return f"{report.created_at:%Y-%m-%d %H:%M}" if report.created_at else "-"
+    return f"{summary.created_at:%Y-%m-%d %H:%M}" if summary.created_at else "-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -86,3 +87,46 @@ class DatasetReport(BaseModel):
         default_factory=list, description="Labels that differ in case or surrounding space only: Cat and cat."
     )
     warnings: list[str] = Field(default_factory=list, description="What should be looked at before training.")
+
+
+class DatasetSummary(BaseModel):
+    """A dataset in a list; its report has the rest."""
+
+    model_config = _STRICT
+
+    name: str
+    description: str = ""
+    builtin: bool = Field(False, description="Comes with Fovea; its images are made when it is trained on.")
+    created_at: datetime | None = Field(None, description="When it was uploaded; unset for built-in ones.")
+    created_by: str = ""
+    images: int | None = Field(None, description="Usable images.")
+    bytes: int | None = Field(None, description="Size of these, encoded.")
+    class_count: int | None = Field(None, description="Classes that they are of.")
+    sizes: ImageSizes | None = None
+    grayscale: bool | None = Field(None, description="Whether no image shows any colour.")
+    rejected_files: int | None = Field(None, description="Files of the archive that are not in the dataset.")
+    duplicate_files: int | None = Field(None, description="Images that repeat an earlier one byte for byte.")
+    warning_count: int | None = Field(None, description="Warnings in its report, to be looked at before training.")
+    problem: str | None = Field(
+        None,
+        description="Why its report cannot be read; unset normally. Nothing else is known then.",
+    )
+
+    @classmethod
+    def of(cls, report: DatasetReport) -> Self:
+        """The summary of a report."""
+        return cls(
+            name=report.name,
+            description=report.description,
+            builtin=report.builtin,
+            created_at=report.created_at,
+            created_by=report.created_by,
+            images=report.images,
+            bytes=report.bytes,
+            class_count=len(report.classes),
+            sizes=report.sizes,
+            grayscale=report.grayscale,
+            rejected_files=report.rejected_files,
+            duplicate_files=report.duplicate_files,
+            warning_count=len(report.warnings),
+        )

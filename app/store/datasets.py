@@ -20,7 +20,7 @@ from app.preprocessing import MAX_PIXELS
 from app.store.archives.entry import Limits
 from app.store.archives.opening import open_archive
 from app.store.builtin import builtin_reports
-from app.store.dataset_report import DatasetReport
+from app.store.dataset_report import DatasetReport, DatasetSummary
 from app.store.intake import CheckedImage, take_in
 from app.store.layout import Place
 from app.store.storage import LocalStorage
@@ -145,7 +145,9 @@ class Datasets:
         try:
             return DatasetReport.model_validate_json(text)
         except ValidationError as error:
-            raise StorageFailed(f"The {REPORT} of dataset {name} is damaged; add the dataset anew.") from error
+            raise StorageFailed(
+                f"The {REPORT} of dataset {name} is damaged; add the dataset anew, under another name."
+            ) from error
 
     def load(self, name: str) -> Dataset:
         """The images of an uploaded dataset. Their files are not read.
@@ -161,18 +163,33 @@ class Datasets:
         try:
             samples = [_sample(folder, line) for line in (self._storage.read(f"{name}/{INDEX}") or b"").splitlines()]
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageFailed(f"The {INDEX} of dataset {name} is damaged; add the dataset anew.") from error
+            raise StorageFailed(
+                f"The {INDEX} of dataset {name} is damaged; add the dataset anew, under another name."
+            ) from error
         if len(samples) != report.images:
-            raise StorageFailed(f"The {INDEX} of dataset {name} is damaged; add the dataset anew.")
+            raise StorageFailed(_damaged(INDEX, name))
         return Dataset(name, sorted(report.classes), samples, report.fingerprint or "")
 
     def clean(self) -> int:
         """Remove what processes that died left in staging. Call it at start; it never harms the living."""
         return self._storage.clean()
 
-    def list(self) -> Sequence[DatasetReport]:
-        """Reports of all datasets: the uploaded ones by name, then the built-in ones."""
-        return [*(self.report(name) for name in self._names()), *self._builtin.values()]
+    def list(self) -> Sequence[DatasetSummary]:
+        """All datasets: the uploaded ones by name, then the built-in ones. A damaged one has a `problem`.
+
+        Raises:
+            StorageFailed: the folder of all datasets cannot be read.
+        """
+        uploaded = [summary for name in self._names() if (summary := self._summary(name)) is not None]
+        return [*uploaded, *map(DatasetSummary.of, self._builtin.values())]
+
+    def _summary(self, name: str) -> DatasetSummary | None:
+        try:
+            return DatasetSummary.of(self.report(name))
+        except StorageFailed as error:
+            return DatasetSummary(name=name, problem=str(error))
+        except DatasetNotFound:
+            return None  # removed by hand since its folder was seen
 
     def _check_free(self, name: str) -> None:
         if name in self._builtin:
@@ -190,6 +207,10 @@ class Datasets:
 
 def _taken(name: str) -> str:
     return f"There is a dataset {name!r} already, and datasets are never changed. Choose another name."
+
+
+def _damaged(file: str, name: str) -> str:
+    return f"The {file} of dataset {name} is damaged; add the dataset anew, under another name."
 
 
 def _write_index(file: Path, images: Sequence[CheckedImage], places: Mapping[str, Place]) -> None:

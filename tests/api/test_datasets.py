@@ -54,6 +54,32 @@ async def test_uploaded_archive_becomes_a_dataset(api: API) -> None:
     assert (await api.client.get(response.headers["location"])).json() == report
     listed = (await api.client.get(DATASETS)).json()["datasets"]
     assert [dataset["name"] for dataset in listed] == ["shades", "digits", "shapes"]
+    assert (listed[0]["images"], listed[0]["class_count"], listed[0]["problem"]) == (6, 2, None)
+
+
+async def test_damaged_dataset_hides_no_other(api: API, problem: Problem) -> None:
+    """A dataset whose report was cut short is listed with what is wrong; the others are listed as ever, and trained."""
+    for name in ("one", "two"):
+        await api.client.post(f"{DATASETS}?name={name}", content=make_zip(images()))
+    report = api.services.settings.workspace / "datasets" / "one" / "report.json"
+    report.write_text(report.read_text()[:100])
+    response = await api.client.get(DATASETS)
+    assert response.status_code == 200
+    one, two, *_ = response.json()["datasets"]
+    assert "report.json of dataset one is damaged" in one["problem"]
+    assert (one["images"], two["images"], two["problem"]) == (None, 6, None)
+    problem(await api.client.get(f"{DATASETS}/one"), 507, "storage_failed")
+    assert (await api.client.post("/api/v1/training-jobs", json={"dataset": "two"})).status_code == 202
+
+
+async def test_list_does_not_grow_with_what_was_rejected(api: API) -> None:
+    """The list has numbers where the report has up to a thousand rejected files and every class."""
+    files = images() | {f"dark/{index}.txt": b"no image" for index in range(1000)}
+    report = await api.client.post(f"{DATASETS}?name=shades", content=make_zip(files))
+    assert len(report.json()["rejected"]) == 1000
+    listed = await api.client.get(DATASETS)
+    assert listed.json()["datasets"][0]["rejected_files"] == 1000
+    assert len(listed.content) < 3000
 
 
 @pytest.mark.parametrize("field", ["file", "archive"])

@@ -50,9 +50,21 @@ def test_report_names_what_was_left_out(fovea: Fovea, pictures: Path) -> None:
 
 
 def test_list_as_json_is_a_document_a_line(fovea: Fovea) -> None:
-    """For programs, each line of the list is a report."""
+    """For programs, each line of the list is a dataset."""
     reports = [json.loads(line) for line in fovea("datasets", "list", "--json").output.splitlines()]
     assert {"digits", "shapes"} <= {report["name"] for report in reports}
+
+
+def test_damaged_dataset_is_listed_with_what_is_wrong(fovea: Fovea, pictures: Path, tmp_path: Path) -> None:
+    """A report that was cut short hides no other dataset, and training on another is not held up."""
+    fovea("datasets", "add", pictures, "--name", "mine")
+    (tmp_path / "workspace" / "datasets" / "mine" / "report.json").write_text("{")
+    result = fovea("datasets", "list")
+    assert result.exit_code == 0
+    [mine] = [line for line in result.output.splitlines() if line.startswith("mine")]
+    assert "report.json of dataset mine is damaged" in " ".join(result.output.split())
+    assert mine.split()[1:3] == ["-", "-"]
+    assert "digits" in result.output
 
 
 def test_built_in_dataset_is_shown(fovea: Fovea) -> None:
