@@ -182,7 +182,11 @@ async def rollback(request: Request, model: Model, body: RollbackRequest | None 
     previous = await asyncio.to_thread(services.registry.previous, model)
     await services.classifier.check(model, previous)
     entry = await asyncio.to_thread(
-        services.registry.rollback, model, by=caller(request.scope), reason=body.reason if body else ""
+        services.registry.rollback,
+        model,
+        by=caller(request.scope),
+        reason=body.reason if body else "",
+        to=previous,
     )
     await services.classifier.refresh(model)
     return PromotionEntry(model=model, **entry.model_dump())

@@ -187,17 +187,25 @@ class Registry:
         """
         return self._before(model, self.promotions(model))
 
-    def rollback(self, model: str, *, by: str, reason: str = "") -> Promotion:
+    def rollback(self, model: str, *, by: str, reason: str = "", to: int | None = None) -> Promotion:
         """Make that version production which was so before the present one; twice goes two back.
+
+        Args:
+            to: the version that it must be, where the caller has checked it; None: whichever it is.
 
         Raises:
             InvalidName, ModelNotFound, StorageFailed.
-            Conflict: there is none to go back to.
+            Conflict: there is none to go back to, or it is not `to`: another promotion came between.
             VersionNotFound, VersionRefused: it is no longer there, or no longer what it was.
         """
         while True:
             log = self.promotions(model)
             version = self._before(model, log)
+            if to is not None and version != to:
+                raise Conflict(
+                    f"Model {model} was promoted or rolled back by somebody else meanwhile: going back would now lead "
+                    f"to version {version}, not {to}. Nothing was changed; look at its promotions, and try again."
+                )
             self.verify(model, version)
             if entry := self._append(model, log[-1], version, "rollback", by, reason):
                 return entry
@@ -255,8 +263,9 @@ class Registry:
         stack: list[int] = []
         for entry in log:
             if entry.action == "rollback":
-                stack.pop()
-            else:
+                del stack[-1:]
+            # A log whose beginning was lost may begin with a rollback: what that made production is all there is.
+            if entry.action == "promote" or not stack:
                 stack.append(entry.version)
         if len(stack) < 2:
             raise Conflict(

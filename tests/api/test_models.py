@@ -209,6 +209,24 @@ async def test_version_that_fails_its_checks_is_not_rolled_back_to(
     assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 2
 
 
+async def test_only_the_version_that_was_checked_is_rolled_back_to(
+    api: API, registry: Registry, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When somebody promotes while a rollback is being checked, it is refused, and their promotion stays."""
+    await api.client.post(f"{MODEL}/promote", json={"version": 2})
+    third = add_version(registry)
+    check = api.services.classifier.check
+
+    async def check_while_another_promotes(model: str, version: int) -> None:
+        await check(model, version)
+        registry.promote("shapes", third, by="another")
+
+    monkeypatch.setattr(api.services.classifier, "check", check_while_another_promotes)
+    detail = problem(await api.client.post(f"{MODEL}/rollback"), 409, "conflict")["detail"]
+    assert "would now lead to version 2, not 1" in detail
+    assert [entry.version for entry in registry.promotions("shapes")] == [1, 2, third]
+
+
 async def test_nothing_to_roll_back_to_is_a_conflict(api: API, problem: Problem) -> None:
     """A model whose first version is in production has none before."""
     problem(await api.client.post(f"{MODEL}/rollback"), 409, "conflict")
