@@ -254,7 +254,7 @@ class TestPromotions:
 
     def test_a_rollback_to_what_was_checked_goes_nowhere_else(self, registry: Registry) -> None:
         """Who checked a version before names it; if the log has moved on, that is a conflict and changes nothing."""
-        for version in (add_version(registry) for _ in range(3)):
+        for version in (1, 2, 3):
             registry.promote("cats", version, by="test")
         with pytest.raises(Conflict, match="lead to version 2, not 1"):
             registry.rollback("cats", by="test", to=1)
@@ -263,7 +263,7 @@ class TestPromotions:
 
     def test_a_log_that_lost_its_beginning_can_still_be_rolled_back(self, registry: Registry, tmp_path: Path) -> None:
         """If the first entry left is a rollback, what it made production is the oldest version to go back to."""
-        for version in (add_version(registry) for _ in range(3)):
+        for version in (1, 2, 3):
             registry.promote("cats", version, by="test")
         registry.rollback("cats", by="test")
         for entry in ("00000001.json", "00000002.json", "00000003.json"):
