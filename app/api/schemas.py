@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.jobs.jobs import JobDocument
 from app.serving.status import ModelState
 from app.store.dataset_report import DatasetSummary
 from app.store.manifest import Manifest, Promotion
@@ -99,9 +98,3 @@ class DatasetList(BaseModel):
     """All datasets: the uploaded ones by name, then the built-in ones."""
 
     datasets: list[DatasetSummary]
-
-
-class JobList(BaseModel):
-    """All training jobs, the newest first; their epochs are in the single job's document."""
-
-    jobs: list[JobDocument]

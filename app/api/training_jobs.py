@@ -14,12 +14,11 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from app.api.openapi import problems
 from app.api.pools import run_in
 from app.api.routes import GuardedRoute, requires
-from app.api.schemas import JobList
 from app.api.security import has_scope
 from app.api.services import Services, services_of
 from app.errors import Forbidden, InvalidDataset
-from app.jobs.folder import JobFolder
-from app.jobs.jobs import JobDocument
+from app.jobs.document import JobDocument, JobList
+from app.jobs.folder import JobFolder, Progress
 from app.jobs.spec import TrainingSpec
 from app.store.dataset_report import LEAST_IMAGES
 from app.store.datasets import Datasets
@@ -96,9 +95,9 @@ def list_jobs(
     request: Request, limit: Annotated[int, Query(ge=1, le=1000, description="How many, the newest first.")] = 100
 ) -> JobList:
     """The training jobs, the newest first; without the epochs of each."""
-    jobs = services_of(request.scope).jobs
-    documents = [JobDocument.of(job) for job in jobs.list()[:limit]]
-    return JobList(jobs=[document.model_copy(update={"history": []}) for document in documents])
+    listed = services_of(request.scope).jobs.documents(limit)
+    short = [document.model_copy(update={"history": []}) for document in listed.jobs]
+    return JobList(jobs=short, unreadable=listed.unreadable)
 
 
 @router.get("/{job_id}", responses=problems("job_not_found", "storage_failed"))
@@ -111,7 +110,10 @@ def get_job(request: Request, job_id: JobId) -> JobDocument:
 @router.post("/{job_id}/cancel", status_code=202, responses=problems("job_not_found", "conflict", "storage_failed"))
 @requires("train")
 def cancel(request: Request, job_id: JobId) -> JobDocument:
-    """Ask a job to stop. A queued one is cancelled at once, a running one within seconds."""
+    """Ask a job to stop. A queued one is cancelled at once, a running one within seconds.
+
+    Once its version is being registered (the phases from `export` on) it is too late, which is a conflict.
+    """
     jobs = services_of(request.scope).jobs
     jobs.cancel(job_id)
     return jobs.document(job_id)
@@ -147,7 +149,7 @@ def get_log(
                 }
             },
         },
-        **problems("job_not_found", "validation_failed"),
+        **problems("job_not_found", "validation_failed", "storage_failed"),
     },
 )
 @requires("train")
@@ -161,6 +163,7 @@ async def get_events(
     """Follow a job as it happens."""
     services = services_of(request.scope)
     job = await asyncio.to_thread(services.jobs.get, job_id)
+    await asyncio.to_thread(JobDocument.of, job)  # what cannot be read is told as such, not by a stream that breaks off
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 10 else 0
     return StreamingResponse(
         _events(services, job, seen),
@@ -175,9 +178,8 @@ async def _events(services: Services, job: JobFolder, seen: int) -> AsyncIterato
     last_sent = time.monotonic()
     while not services.lifecycle.stopping:
         document, lines = await run_in(services.pools.following, _look, job, seen)
-        for line in lines:
-            seen += 1
-            yield _event(seen, "progress", line)
+        for seen, line in lines:
+            yield _event(seen, "progress", line.model_dump(mode="json", exclude_none=True))
         if document.state != state:
             state = document.state
             yield _event(seen, "state", document.model_dump(mode="json", exclude={"history", "spec"}))
@@ -193,10 +195,11 @@ async def _events(services: Services, job: JobFolder, seen: int) -> AsyncIterato
         last_sent = time.monotonic()
 
 
-def _look(job: JobFolder, seen: int) -> tuple[JobDocument, list[dict[str, Any]]]:
+def _look(job: JobFolder, seen: int) -> tuple[JobDocument, list[tuple[int, Progress]]]:
+    """The job as it is, and the lines of progress after number `seen`, each with its own number."""
     # The document first: if it says that the job has ended, the lines after it are all there are.
     document = JobDocument.of(job)
-    return document, [line.model_dump(mode="json", exclude_none=True) for line in job.progress(seen)]
+    return document, job.progress_after(seen)
 
 
 def _event(number: int, kind: str, data: dict[str, Any]) -> str:

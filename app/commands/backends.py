@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from app.commands.datasets import add_local
 from app.commands.environment import open_datasets
-from app.jobs.jobs import JobDocument, Jobs
+from app.jobs.document import JobDocument, JobList
+from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Backend(Protocol):
         """Queue a job."""
         ...
 
-    def jobs(self) -> list[JobDocument]:
+    def jobs(self) -> JobList:
         """The jobs, the newest first."""
         ...
 
@@ -100,9 +101,9 @@ class Local:
         self._running.enter_context(self._supervisor.running())
         return JobDocument.of(job)
 
-    def jobs(self) -> list[JobDocument]:
+    def jobs(self) -> JobList:
         """The jobs of the workspace, the newest first."""
-        return [JobDocument.of(job) for job in self._jobs.list()]
+        return self._jobs.documents()
 
     def log(self, job_id: str, lines: int | None) -> str:
         """The end of the job's log."""

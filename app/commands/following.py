@@ -9,8 +9,8 @@ from typing import Protocol
 import click
 
 from app.commands.backends import Backend
+from app.jobs.document import JobDocument
 from app.jobs.folder import Progress
-from app.jobs.jobs import JobDocument
 
 
 class _View(Protocol):

@@ -26,17 +26,20 @@ def jobs() -> None:
 def list_(local: bool, server: str | None, key: str | None) -> None:
     """List the jobs, the newest first."""
     with _open(local, server, key) as backend:
-        rows = [
-            (
-                job.id,
-                job.state,
-                job.spec.dataset,
-                job.spec.model_name,
-                job.result.version if job.result else "-",
-                (job.reason or "").partition("\n")[0],
-            )
-            for job in backend.jobs()
-        ]
+        listed = backend.jobs()
+    rows: list[tuple[object, ...]] = [
+        (
+            job.id,
+            job.state,
+            job.spec.dataset,
+            job.spec.model_name,
+            job.result.version if job.result else "-",
+            (job.reason or "").partition("\n")[0],
+        )
+        for job in listed.jobs
+    ]
+    rows += [(job.id, "unreadable", "-", "-", "-", job.problem) for job in listed.unreadable]
+    rows.sort(key=lambda row: str(row[0]), reverse=True)
     print_table(("JOB", "STATE", "DATASET", "MODEL", "VERSION", "REASON"), rows)
 
 
@@ -67,7 +70,8 @@ def follow(job: str, local: bool, server: str | None, key: str | None) -> None:
 def cancel(job: str, local: bool, server: str | None, key: str | None) -> None:
     """Ask JOB to stop.
 
-    One that waits stops at once, one that runs within seconds.
+    One that waits stops at once, one that runs within seconds. Once its version is being
+    registered it is too late.
     """
     with _open(local, server, key) as backend:
         backend.cancel(job)

@@ -16,7 +16,7 @@ from app.commands.archive import packed
 from app.commands.counting import Count, counting
 from app.commands.environment import Unreachable
 from app.errors import FoveaError, InvalidRequest
-from app.jobs.jobs import JobDocument
+from app.jobs.document import JobDocument, JobList
 from app.jobs.spec import TrainingSpec
 
 _POLL = 0.3
@@ -82,9 +82,9 @@ class Remote:
         document = self._call("POST", "training-jobs", json=spec.model_dump(mode="json", exclude_unset=True))
         return JobDocument.model_validate(document)
 
-    def jobs(self) -> list[JobDocument]:
+    def jobs(self) -> JobList:
         """The server's jobs, the newest first."""
-        return [JobDocument.model_validate(job) for job in self._call("GET", "training-jobs")["jobs"]]
+        return JobList.model_validate(self._call("GET", "training-jobs"))
 
     def log(self, job_id: str, lines: int | None) -> str:
         """The end of the job's log."""

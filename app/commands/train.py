@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from app.names import PATTERN
 
 if TYPE_CHECKING:
     from app.commands.backends import Backend
-    from app.jobs.jobs import JobDocument
+    from app.jobs.document import JobDocument
     from app.jobs.spec import TrainingSpec
 
 
@@ -98,8 +97,10 @@ def _follow(backend: Backend, job: JobDocument, *, local: bool) -> JobDocument:
             click.echo(f"\nThe job goes on. Come back to it: {backend.comeback(job.id)}", err=True)
             click.get_current_context().exit(0)
         click.echo("\nCancelling the job.", err=True)
-        with suppress(Conflict):  # it may have ended just now
+        try:
             backend.cancel(job.id)
+        except Conflict as error:  # it has ended just now, or is about to
+            click.echo(str(error), err=True)
         ended = follow(backend.follow(job.id))
     except Unreachable as error:
         click.echo(f"The server is gone; the job goes on without it. {error}", err=True)

@@ -13,22 +13,25 @@ lock            held (flock) by the process that runs the job; the kernel drops 
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.jobs.spec import TrainingSpec
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+
+# Once a trainer has come here, a version is made of what it trained. The word for it is said before the deed.
+_EXPORT_OR_LATER = frozenset({"export", "register", "promote"})
 
 # `alive` takes the lock for an instant to see whether it is free; whoever wants it tries past that.
 _LOCK_TRIES = 5
@@ -111,27 +114,47 @@ class JobFolder:
             return None
 
     def append(self, progress: Progress) -> None:
-        """Add a line of progress; one write, so that a reader or a crash sees it whole or not at all."""
+        """Add a line of progress. When this returns it is on disk: whether a job can be cancelled hangs on it."""
         line = progress.model_dump_json(exclude_none=True).encode() + b"\n"
-        descriptor = os.open(self.path / "progress.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path / "progress.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                # A crash or a full disk has cut the last line short; it must not spoil this one.
+                line = b"\n" + line
+            if (written := os.write(descriptor, line)) != len(line):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written", "progress.jsonl")
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
-    def progress(self, start: int = 0) -> list[Progress]:
-        """Lines of progress from number `start` on; a line that is cut short (a crash) is left out."""
+    def progress(self) -> list[Progress]:
+        """All lines of progress; those that cannot be read are left out."""
+        return [line for _, line in self.progress_after(0)]
+
+    def progress_after(self, number: int) -> list[tuple[int, Progress]]:
+        """Lines of progress after line `number`, each with its own number in the file, from 1.
+
+        A line keeps its number whatever becomes of others. Left out are lines that were cut
+        short (a crash) and those with other fields than this release knows.
+        """
         try:
             lines = (self.path / "progress.jsonl").read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
-        parsed: list[dict[str, Any]] = []
-        for line in lines[start:]:
-            try:
-                parsed.append(json.loads(line))
-            except ValueError:
-                continue
-        return [Progress.model_validate(entry) for entry in parsed]
+        numbered = []
+        for at, line in enumerate(lines[number:], start=number + 1):
+            with suppress(ValidationError):
+                numbered.append((at, Progress.model_validate_json(line)))
+        return numbered
+
+    @property
+    def export_begun(self) -> bool:
+        """Whether a trainer has come to the export, in any attempt: from then on the job is not cancelled any more.
+
+        An attempt that died there may have registered its version before it could say so.
+        """
+        return any(line.phase in _EXPORT_OR_LATER for line in self.progress())
 
     @property
     def cancel_requested(self) -> bool:

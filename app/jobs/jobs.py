@@ -9,12 +9,11 @@ import time
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self, get_args
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import get_args
 
 from app.errors import Conflict, InvalidName, JobNotFound, StorageFailed
-from app.jobs.folder import FINAL, JobFolder, JobResult, JobState, Progress, State, now
+from app.jobs.document import JobDocument, JobList, UnreadableJob, readable
+from app.jobs.folder import FINAL, JobFolder, JobState, State, now
 from app.jobs.spec import TrainingSpec
 from app.names import check_name
 
@@ -23,62 +22,6 @@ _STAGING = ".new-"
 _STAGING_AGE = timedelta(hours=1)
 # The end of a log is read, never all of it: a long training's log has many megabytes.
 _LOG_BYTES = 256 * 1024
-
-
-class JobDocument(BaseModel):
-    """A job as the API and the command line show it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    state: State
-    attempt: int = Field(description="How often a trainer has started on the job.")
-    submitted_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    reason: str | None = Field(None, description="Why it failed or was cancelled.")
-    cancel_requested: bool = Field(False, description="Whether it was asked to stop.")
-    spec: TrainingSpec
-    phase: str | None = Field(None, description="What the trainer is at: dataset, fit, evaluate, export, register …")
-    message: str | None = Field(None, description="The trainer's last word on it.")
-    epoch: int | None = Field(None, description="Epochs finished.")
-    epochs: int | None = Field(None, description="Epochs asked for; early stopping may end before.")
-    remaining_seconds: float | None = Field(None, description="Estimated time until the job is done.")
-    history: list[Progress] = Field(default_factory=list, description="One entry an epoch, in order.")
-    result: JobResult | None = Field(None, description="Model, version and metrics, once it succeeded.")
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing about the job will change any more."""
-        return self.state in FINAL
-
-    @classmethod
-    def of(cls, job: JobFolder) -> Self:
-        """Read a job's folder as it stands now."""
-        # The state is read first: whatever it says is then found in the files that were written before it.
-        state = job.state()
-        spec = job.spec()
-        lines = job.progress()
-        history = epoch_history(lines)
-        last = lines[-1] if lines else None
-        return cls(
-            id=job.id,
-            state=state.state,
-            attempt=state.attempt,
-            submitted_at=state.submitted_at,
-            started_at=state.started_at,
-            finished_at=state.finished_at,
-            reason=state.reason,
-            cancel_requested=job.cancel_requested,
-            spec=spec,
-            phase=last.phase if last else None,
-            message=last.message if last else None,
-            epoch=history[-1].epoch if history else None,
-            epochs=next((line.epochs for line in reversed(lines) if line.epochs is not None), spec.epochs),
-            remaining_seconds=_remaining(lines) if state.state == "running" else None,
-            history=history,
-            result=job.result(),
-        )
 
 
 class Jobs:
@@ -137,8 +80,20 @@ class Jobs:
 
         Raises:
             JobNotFound: there is none.
+            StorageFailed: its files cannot be read; the message says which, and why.
         """
         return JobDocument.of(self.get(job_id))
+
+    def documents(self, limit: int | None = None) -> JobList:
+        """What all jobs look like now, or the newest `limit` of them; one that is spoilt does not hide the others."""
+        listed = JobList(jobs=[], unreadable=[])
+        for job in self.list()[:limit]:
+            try:
+                listed.jobs.append(JobDocument.of(job))
+            except StorageFailed as error:
+                if job.path.exists():  # else it was removed just now
+                    listed.unreadable.append(UnreadableJob(id=job.id, problem=str(error)))
+        return listed
 
     def states(self) -> dict[str, JobState]:
         """The state of each job by id, the oldest first. Cheap to call often: finished jobs are read once."""
@@ -148,8 +103,8 @@ class Jobs:
             if state is None:
                 try:
                     state = JobFolder(self.root / job_id).state()
-                except (FileNotFoundError, ValueError):
-                    continue  # removed or spoilt by hand: not ours to judge
+                except (OSError, ValueError):
+                    continue  # removed, spoilt, or not ours to read: it must not hide the others
                 if state.state in FINAL:
                     self._final[job_id] = state
             states[job_id] = state
@@ -165,15 +120,22 @@ class Jobs:
 
         Raises:
             JobNotFound: there is none.
-            Conflict: it has ended already.
+            Conflict: it has ended already, or its version is coming into being.
+            StorageFailed: its files cannot be read or written.
         """
         job = self.get(job_id)
-        if (state := job.state()).state in FINAL:
-            raise Conflict(f"Job {job.id} has ended already: it is {state.state}.")
-        job.request_cancel()
         with job.hold() as held:
-            # Without the lock somebody is at work on it and sees the marker, or has seen it by now.
-            if held and (state := job.state()).state not in FINAL:
+            state = readable(job, "state.json", job.state)
+            if state.state in FINAL:
+                raise Conflict(f"Job {job.id} has ended already: it is {state.state}.")
+            if job.export_begun:
+                raise Conflict(
+                    f"It is too late to cancel job {job.id}: its version is being registered. A version that is not "
+                    "wanted need not be promoted, and can be rolled back."
+                )
+            job.request_cancel()
+            # Without the lock somebody is at work on it and sees the marker, or the next one who takes it does.
+            if held:
                 reason = "Cancelled before it began." if state.attempt == 0 else "Cancelled on request."
                 job.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now(), "reason": reason}))
         return job
@@ -194,18 +156,6 @@ class Jobs:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def epoch_history(lines: list[Progress]) -> list[Progress]:
-    """One line an epoch: a resumed trainer may have done some again, and what it did last counts."""
-    history: list[Progress] = []
-    for line in lines:
-        if line.epoch is None:
-            continue
-        while history and (history[-1].epoch or 0) >= line.epoch:
-            history.pop()
-        history.append(line)
-    return history
-
-
 def log_tail(job: JobFolder, *, lines: int | None = None) -> str:
     """The end of a job's log, in whole lines; empty if there is no log yet."""
     try:
@@ -222,14 +172,6 @@ def log_tail(job: JobFolder, *, lines: int | None = None) -> str:
     end = len(text) - 1 if text[-1] == "" else len(text)
     start = 0 if lines is None else max(0, end - lines)
     return "".join(f"{line}\n" for line in text[start:end])
-
-
-def _remaining(lines: list[Progress]) -> float | None:
-    """The last estimate, less the time since it was made, in seconds."""
-    for line in reversed(lines):
-        if line.remaining_seconds is not None:
-            return max(0.0, line.remaining_seconds - (now() - line.at).total_seconds())
-    return None
 
 
 def _new_id(at: datetime) -> str:

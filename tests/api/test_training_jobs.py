@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from app.jobs.executors.fake import Fake
+from app.jobs.folder import Progress, now
 from app.jobs.supervisor import Supervisor
 from tests.api.conftest import API, Problem
 from tests.api.test_datasets import make_zip
@@ -75,7 +76,7 @@ async def test_unknown_dataset_is_told_which_there_are(api: API, problem: Proble
     """A job for a dataset that does not exist is refused with those that do; nothing is queued."""
     response = await api.client.post(JOBS, json={"dataset": "none"})
     assert "digits, shapes" in problem(response, 404, "dataset_not_found")["detail"]
-    assert (await api.client.get(JOBS)).json() == {"jobs": []}
+    assert (await api.client.get(JOBS)).json() == {"jobs": [], "unreadable": []}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,29 @@ async def test_queued_job_is_cancelled_at_once(api: API, problem: Problem) -> No
     response = await api.client.post(f"{JOBS}/{job}/cancel")
     assert (response.status_code, response.json()["state"]) == (202, "cancelled")
     problem(await api.client.post(f"{JOBS}/{job}/cancel"), 409, "conflict")
+
+
+async def test_job_whose_version_comes_into_being_is_not_cancelled(api: API, problem: Problem) -> None:
+    """From the export on a cancel is a conflict that says so, and the job goes on."""
+    job = await submit(api)
+    api.services.jobs.get(job).append(Progress(at=now(), attempt=1, phase="export"))
+    refused = problem(await api.client.post(f"{JOBS}/{job}/cancel"), 409, "conflict")
+    assert "its version is being registered" in refused["detail"]
+    assert (await api.client.get(f"{JOBS}/{job}")).json()["cancel_requested"] is False
+
+
+async def test_unreadable_job_is_told_as_such_and_hides_no_other(api: API, problem: Problem) -> None:
+    """A job that another release has written stands aside in the list, with the reason; asked for, it is a problem."""
+    spoilt, job = await submit(api), await submit(api)
+    (api.services.jobs.get(spoilt).path / "spec.json").write_text('{"dataset": "shapes", "depth": 3}')
+    listed = (await api.client.get(JOBS)).json()
+    assert [document["id"] for document in listed["jobs"]] == [job]
+    [unreadable] = listed["unreadable"]
+    assert unreadable["id"] == spoilt
+    assert "depth: Extra inputs are not permitted" in unreadable["problem"]
+    for path in ("", "/events"):
+        refused = problem(await api.client.get(f"{JOBS}/{spoilt}{path}"), 507, "storage_failed")
+        assert refused["detail"] == unreadable["problem"]
 
 
 async def test_log_is_plain_text_and_can_be_cut(api: API, problem: Problem) -> None:
@@ -174,6 +198,26 @@ async def test_interrupted_stream_goes_on_where_it_ended(api: API) -> None:
     for odd in ("x", "-1", "9" * 50):
         again = await api.client.get(f"{JOBS}/{job}/events", headers={"Last-Event-ID": odd})
         assert parse(again.text) == whole
+
+
+async def test_line_that_was_cut_short_makes_no_event_come_twice(api: API, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past a line that a crash cut short each line of progress is one event, also where a stream was interrupted."""
+    monkeypatch.setattr("app.api.training_jobs._POLL_SECONDS", 0.01)
+    job = await submit(api)
+    folder = api.services.jobs.get(job)
+    folder.append(Progress(at=now(), attempt=1, phase="fit", epoch=1))
+    with (folder.path / "progress.jsonl").open("a") as file:
+        file.write('{"phase": "fi')
+    folder.append(Progress(at=now(), attempt=2, phase="fit", epoch=2))
+    following = asyncio.create_task(api.client.get(f"{JOBS}/{job}/events"))
+    await asyncio.sleep(0.2)
+    folder.append(Progress(at=now(), attempt=2, phase="fit", epoch=3))
+    await asyncio.sleep(0.2)
+    await api.client.post(f"{JOBS}/{job}/cancel")
+    told = [(number, data["epoch"]) for number, kind, data in parse((await following).text) if kind == "progress"]
+    assert told == [(1, 1), (3, 2), (4, 3)]
+    again = await api.client.get(f"{JOBS}/{job}/events", headers={"Last-Event-ID": "3"})
+    assert [data["epoch"] for _, kind, data in parse(again.text) if kind == "progress"] == [3]
 
 
 async def test_silent_stream_has_heartbeats(api: API, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,9 @@ import pytest
 from app.api.security import make_key
 from app.jobs.executors import local_process as real
 from app.jobs.executors.fake import Fake
+from app.jobs.folder import Progress, now
 from app.jobs.jobs import Jobs
+from app.jobs.spec import TrainingSpec
 from tests.commands.conftest import Fovea
 from tests.jobs.conftest import local_process, supervise, wait_for, wait_until
 from tests.server import Server, running
@@ -33,16 +35,22 @@ _FAKED = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server has its store and its workspace."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(server_folder: Path) -> Iterator[Server]:
     """A real server that only queues."""
-    with running(tmp_path_factory.mktemp("server")) as server:
+    with running(server_folder) as server:
         yield server
 
 
 @pytest.fixture
-def server_jobs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+def server_jobs(server_folder: Path) -> Jobs:
     """The jobs of the server's workspace."""
-    return Jobs(Path(tmp_path_factory.getbasetemp()) / "server0" / "workspace" / "jobs")
+    return Jobs(server_folder / "workspace" / "jobs")
 
 
 @pytest.fixture
@@ -127,6 +135,36 @@ def test_cancelled_job_ends_the_command_with_status_1(fovea: Fovea, server: Serv
     again = fovea("jobs", "cancel", job, "--server", server.url)
     assert again.exit_code == 1
     assert "has ended already" in again.stderr
+
+
+def test_unreadable_job_is_listed_among_the_others(
+    fovea: Fovea, server: Server, server_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that cannot be shown has a line with the reason, at its place; over a server and without one."""
+    first, spoilt, last = (server_jobs.submit(TrainingSpec(dataset="digits")) for _ in range(3))
+    (spoilt.path / "spec.json").write_text('{"dataset": "digits", "depth": 3}')
+    monkeypatch.setenv("FOVEA_WORKSPACE", str(server_jobs.root.parent))
+    for arguments in (("--server", server.url), ("--local",)):
+        result = fovea("jobs", "list", *arguments)
+        assert result.exit_code == 0, result.output
+        lines = [line.split()[:2] for line in result.stdout.splitlines()[1:4]]
+        assert lines == [[last.id, "queued"], [spoilt.id, "unreadable"], [first.id, "queued"]]
+        assert "depth: Extra inputs are not permitted" in result.stdout
+        followed = fovea("jobs", "follow", spoilt.id, *arguments)
+        assert followed.exit_code == 1
+        assert f"The spec.json of job {spoilt.id} is not valid here" in followed.stderr
+    for job in (first, spoilt, last):
+        server_jobs.cancel(job.id)
+
+
+def test_cancelling_too_late_is_told(fovea: Fovea, jobs: Jobs) -> None:
+    """A job whose version is being registered is not said to be asked to stop."""
+    job = jobs.submit(TrainingSpec(dataset="digits"))
+    job.append(Progress(at=now(), attempt=1, phase="export"))
+    result = fovea("jobs", "cancel", job.id, "--local")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert f"It is too late to cancel job {job.id}" in result.stderr
 
 
 def test_interrupted_command_leaves_the_job_running(server: Server, server_jobs: Jobs) -> None:

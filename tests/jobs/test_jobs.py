@@ -8,14 +8,17 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from app.errors import Conflict, JobNotFound, StorageFailed
+from app.jobs.document import JobDocument, UnreadableJob
 from app.jobs.folder import JobFolder, JobResult, JobState, Progress, now
-from app.jobs.jobs import JobDocument, Jobs
+from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
 from app.names import check_name
 from tests.jobs.conftest import SPEC
@@ -127,6 +130,25 @@ def test_cancelling_a_job_that_has_ended_is_a_conflict(jobs: Jobs, final: str) -
     assert job.state().state == final
 
 
+@pytest.mark.parametrize("phase", ["export", "register", "promote"])
+@pytest.mark.parametrize("held", [True, False])
+def test_cancelling_comes_too_late_once_the_export_has_begun(
+    jobs: Jobs, phase: Literal["export", "register", "promote"], held: bool
+) -> None:
+    """A version that is coming into being is not called cancelled: the request is a conflict and leaves no marker.
+
+    Also where the attempt that came so far has died, and the next one is at the dataset again.
+    """
+    job = jobs.submit(SPEC)
+    job.write_state(JobState(state="running", attempt=2, submitted_at=now(), started_at=now()))
+    job.append(Progress(at=now(), attempt=1, phase=phase))
+    job.append(Progress(at=now(), attempt=2, phase="dataset"))
+    with job.hold() if held else nullcontext(), pytest.raises(Conflict, match="too late to cancel"):
+        jobs.cancel(job.id)
+    assert not job.cancel_requested
+    assert job.state().state == "running"
+
+
 def test_counts_name_every_state(jobs: Jobs) -> None:
     """The counts follow the jobs and name states that no job is in."""
     jobs.submit(SPEC)
@@ -143,6 +165,96 @@ def test_folder_that_is_no_job_is_passed_over(jobs: Jobs) -> None:
     spoilt = jobs.submit(SPEC)
     (spoilt.path / "state.json").write_text("{")
     assert jobs.counts()["queued"] == 1
+
+
+SPOILT = [
+    ("state.json", "{", "EOF while parsing"),
+    ("spec.json", '{"dataset": "digits", "dropout": 1}', "dropout: Extra inputs are not permitted"),
+    ("result.json", "{}", "model: Field required"),
+]
+
+
+@pytest.mark.parametrize(("file", "content", "why"), SPOILT)
+def test_unreadable_job_is_listed_with_the_reason_and_hides_no_other(
+    jobs: Jobs, file: str, content: str, why: str
+) -> None:
+    """A job of another release, or spoilt by hand, is told apart from the others, which are shown as ever."""
+    first, spoilt, last = (jobs.submit(SPEC) for _ in range(3))
+    (spoilt.path / file).write_text(content)
+    listed = jobs.documents()
+    assert [job.id for job in listed.jobs] == [last.id, first.id]
+    [unreadable] = listed.unreadable
+    assert unreadable.id == spoilt.id
+    assert file in unreadable.problem
+    assert why in unreadable.problem
+    with pytest.raises(StorageFailed, match=f"The {file} of job {spoilt.id} is not valid here: ") as raised:
+        jobs.document(spoilt.id)
+    assert unreadable == UnreadableJob(id=spoilt.id, problem=str(raised.value))
+    assert [job.id for job in jobs.documents(1).jobs] == [last.id]
+
+
+def test_file_that_the_system_does_not_give_makes_its_job_unreadable(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system says about a file that it does not read is told; the other jobs are counted and listed."""
+    job, withheld = jobs.submit(SPEC), jobs.submit(SPEC)
+    state = JobFolder.state
+
+    def of_others(self: JobFolder) -> JobState:
+        if self.id == withheld.id:
+            raise PermissionError(13, "Permission denied")
+        return state(self)
+
+    monkeypatch.setattr(JobFolder, "state", of_others)
+    with pytest.raises(StorageFailed, match="Permission denied"):
+        jobs.document(withheld.id)
+    assert jobs.counts()["queued"] == 1
+    assert [listed.id for listed in jobs.documents().jobs] == [job.id]
+
+
+def test_cancelling_a_job_with_a_spoilt_state_says_so(jobs: Jobs) -> None:
+    """Nobody can say whether it has ended: that is told, and nothing is overwritten."""
+    job = jobs.submit(SPEC)
+    (job.path / "state.json").write_text("{")
+    with pytest.raises(StorageFailed, match=r"state\.json"):
+        jobs.cancel(job.id)
+    assert (job.path / "state.json").read_text() == "{"
+
+
+def test_line_after_one_that_was_cut_short_is_whole(jobs: Jobs) -> None:
+    """What a crash left of a line spoils neither the lines before it nor the one after."""
+    job = jobs.submit(SPEC)
+    job.append(epoch(1))
+    with (job.path / "progress.jsonl").open("a") as file:
+        file.write('{"at": "2026')
+    assert [line.epoch for line in job.progress()] == [1]
+    job.append(epoch(2))
+    job.append(epoch(3))
+    assert [line.epoch for line in job.progress()] == [1, 2, 3]
+
+
+def test_lines_keep_their_numbers_whatever_is_between_them(jobs: Jobs) -> None:
+    """Who goes on after the number of the last line that it saw sees each line once, past those that are spoilt."""
+    job = jobs.submit(SPEC)
+    job.append(epoch(1))
+    with (job.path / "progress.jsonl").open("a") as file:
+        file.write('[]\n{"phase": "fit", "of another release": 1}\n\n')
+    job.append(epoch(2))
+    assert [(number, line.epoch) for number, line in job.progress_after(0)] == [(1, 1), (5, 2)]
+    assert [(number, line.epoch) for number, line in job.progress_after(1)] == [(5, 2)]
+    assert job.progress_after(5) == []
+    job.append(epoch(3))
+    assert [(number, line.epoch) for number, line in job.progress_after(5)] == [(6, 3)]
+    assert job.progress_after(10**9) == []
+
+
+def test_line_that_only_half_fits_on_the_disk_is_an_error(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of which the system took a part only is not passed off as written."""
+    job = jobs.submit(SPEC)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
+    with pytest.raises(OSError, match="only 10 of"):
+        job.append(epoch(1))
 
 
 def test_document_of_a_queued_job(jobs: Jobs) -> None:
