@@ -21,6 +21,10 @@ from app.jobs.jobs import Jobs, log_tail
 
 _LOCK = "executor.lock"
 _LOG_LINES = 10
+# Seconds between tries while the workspace cannot be read or written.
+_LONGEST_PAUSE = 30.0
+# Stands in for a job's id where the trouble is with all of them.
+_WORKSPACE = ""
 
 logger = logging.getLogger(__name__)
 
@@ -61,21 +65,30 @@ class Supervisor:
         self._kill_grace = kill_grace
         self._attempt_at_launch: dict[str, int] = {}
         self._due_since: dict[str, float] = {}
+        self._said: dict[str, str] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; stand by while another process leads. A trainer at work is left at it."""
+        pause = self._poll
         while not stop.is_set():
             try:
                 with self._lead() as leading:
                     if leading:
                         logger.info("Running the training jobs of %s.", self._jobs.root)
                         self._jobs.clean()
+                    else:
+                        pause = self._poll
                     while leading and not stop.is_set():
                         self.step()
+                        pause = self._poll
+                        self._said.pop(_WORKSPACE, None)
                         stop.wait(self._poll)
-            except OSError:
-                logger.exception("The training jobs of %s cannot be looked after; trying again.", self._jobs.root)
-            stop.wait(self._poll)
+            except OSError as error:
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                self._complain(
+                    _WORKSPACE, error, f"The training jobs of {self._jobs.root} cannot be looked after; trying again."
+                )
+            stop.wait(pause)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -104,9 +117,9 @@ class Supervisor:
                     self._see_to_end(job, known)
                 elif self._untouched(job, known) or self._settle(job) is None:
                     waiting.append((known.state == "queued", job))
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
                 # One unreadable job, or a full disk, must not keep the others from running.
-                logger.exception("Training job %s could not be looked after.", job_id)
+                self._complain(job_id, error, f"Training job {job_id} could not be looked after.")
         # Those that were interrupted go before those that never began; else by age.
         for _, job in sorted(waiting, key=lambda entry: (entry[0], entry[1].id))[
             : max(0, self._executor.capacity - living)
@@ -124,8 +137,8 @@ class Supervisor:
             logger.info("Training job %s: trainer launched.", job.id)
         except FoveaError as error:
             self._finish(job, "failed", str(error))
-        except (OSError, ValueError):
-            logger.exception("Training job %s could not be launched.", job.id)
+        except (OSError, ValueError) as error:
+            self._complain(job.id, error, f"Training job {job.id} could not be launched.")
 
     def _settle(self, job: JobFolder) -> State | None:
         """Draw the conclusion for a job that nobody is at work on: its final state, or None if it is to be launched."""
@@ -144,7 +157,7 @@ class Supervisor:
                 job.write_state(state)
             if job.result() is not None:
                 return _end(job, state, "succeeded", None)
-            if job.cancel_requested:
+            if job.cancel_requested and not job.export_begun:
                 return _end(job, state, "cancelled", "Cancelled on request.")
             deaths = _fruitless_attempts(job, state)
             if deaths >= self._tries:
@@ -161,13 +174,24 @@ class Supervisor:
                 _end(job, state, final, reason)
 
     def _see_to_end(self, job: JobFolder, known: JobState) -> None:
-        """A trainer that is to stop, or is done, ends by itself; one that does not is asked to, and then made to."""
-        if known.state not in FINAL and not job.cancel_requested:
+        """A trainer that is to stop, or is done, ends by itself; one that does not is asked to, and then made to.
+
+        One that has come to the export is left to finish: killed there it might leave a version of a cancelled job.
+        """
+        if known.state not in FINAL and (not job.cancel_requested or job.export_begun):
+            self._due_since.pop(job.id, None)
             return
         seen = self._due_since.setdefault(job.id, time.monotonic())
         waited = time.monotonic() - seen
         if waited >= self._grace:
             self._executor.end(job, force=waited >= self._grace + self._kill_grace)
+
+    def _complain(self, about: str, error: Exception, message: str) -> None:
+        """Log an error with its traceback, once: what goes on failing the same way twice a second fills disks."""
+        problem = f"{message} {error}"
+        if self._said.get(about) != problem:
+            self._said[about] = problem
+            logger.exception(message)
 
     @contextmanager
     def _lead(self) -> Iterator[bool]:

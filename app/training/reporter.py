@@ -27,6 +27,8 @@ class Reporter:
         self._job = job
         self._attempt = attempt
         self._looked = 0.0
+        # An earlier attempt may have registered its version and died before it could say so.
+        self._cancellable = not job.export_begun
 
     def phase(self, phase: Phase, message: str) -> None:
         """Enter a phase, or say what it does now.
@@ -53,10 +55,10 @@ class Reporter:
         """Raise Cancelled if the job was asked to stop; cheap enough for every step.
 
         Raises:
-            Cancelled: the marker is there.
+            Cancelled: the marker is there, and no attempt has come to the export yet.
         """
         if not at_once and time.monotonic() - self._looked < _CANCEL_INTERVAL:
             return
         self._looked = time.monotonic()
-        if self._job.cancel_requested:
+        if self._cancellable and self._job.cancel_requested:
             raise Cancelled

@@ -3,7 +3,8 @@
 What it does is told by the environment: STAND_IN_EPOCHS, STAND_IN_SECONDS (an epoch),
 STAND_IN_DIE (`at_start`: before it takes the job; `in_first_epoch`), STAND_IN_DEAF (sees
 neither marker nor SIGTERM), STAND_IN_LINGER (does not exit when done),
-STAND_IN_HOLD_AFTER (in its first attempt it waits, after this epoch, for a file `go` beside the jobs).
+STAND_IN_HOLD_AFTER (in its first attempt it waits, after this epoch, for a file `go` beside the jobs),
+STAND_IN_HOLD_EXPORT (it waits for that file when it has begun to export).
 Each run adds a line to `runs.txt` in the folder of jobs.
 """
 
@@ -60,6 +61,9 @@ def main() -> int:
             job.append(Progress(at=now(), attempt=state.attempt, phase="fit", epoch=epoch, epochs=epochs))
             while epoch == hold_after and state.attempt == 1 and not (job.path.parent / "go").exists():
                 time.sleep(0.02)
+        job.append(Progress(at=now(), attempt=state.attempt, phase="export"))
+        while os.environ.get("STAND_IN_HOLD_EXPORT") and not (job.path.parent / "go").exists():
+            time.sleep(0.02)
         job.write_result(
             JobResult(model=job.spec().model_name, version=7, metrics={}, promoted=False, promotion_reason="manual")
         )

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from app.jobs.executors.base import Exit
 from app.jobs.executors.fake import Fake
 from app.jobs.executors.local_process import LocalProcess
-from app.jobs.folder import JobFolder, JobResult, Progress, now
+from app.jobs.folder import JobFolder, JobResult, JobState, Progress, now
 from app.jobs.jobs import Jobs
 from app.jobs.supervisor import Supervisor
 from tests.jobs.conftest import SPEC, local_process, runs, supervise, wait_for, wait_until
@@ -159,6 +160,30 @@ def test_cancelled_job_whose_trainer_died_is_cancelled_and_not_resumed(jobs: Job
     assert runs(jobs) == []
 
 
+def test_trainer_that_exports_is_left_to_finish_though_it_was_to_stop(jobs: Jobs) -> None:
+    """A request to stop that the trainer saw too late does not kill it while its version comes into being."""
+    job = jobs.submit(SPEC)
+    with supervise(jobs, local_process(epochs="1", hold_export="1"), grace=0.1, kill_grace=0.1):
+        wait_until(lambda: job.export_begun, "the export")
+        job.request_cancel()
+        time.sleep(0.6)  # thirty looks of the supervisor, long past the grace
+        (jobs.root / "go").touch()
+        wait_for(job, "succeeded")
+    assert job.state().attempt == 1
+
+
+def test_trainer_that_died_exporting_is_resumed_though_it_was_to_stop(jobs: Jobs) -> None:
+    """The version may be registered already: the next attempt finds out, and the job does not say cancelled."""
+    job = jobs.submit(SPEC)
+    begin(job, attempt=1)
+    job.append(Progress(at=now(), attempt=1, phase="export"))
+    job.request_cancel()
+    with supervise(jobs, local_process()):
+        wait_for(job, "succeeded", "cancelled")
+    assert job.state().state == "succeeded"
+    assert runs(jobs) == [job.id]
+
+
 def test_trainer_outlives_a_killed_supervisor_and_is_adopted(jobs: Jobs) -> None:
     """`kill -9` of the server: the trainer goes on, the next server adopts it, and nothing is trained twice."""
     job = jobs.submit(SPEC)
@@ -280,7 +305,7 @@ def test_unreadable_job_does_not_stop_the_others(jobs: Jobs, caplog: pytest.LogC
     job = jobs.submit(SPEC)
     with supervise(jobs, Fake()):
         wait_for(job, "succeeded")
-    assert f"Training job {spoilt.id} could not be looked after." in caplog.text
+    assert caplog.text.count(f"Training job {spoilt.id} could not be looked after.") == 1
 
 
 def test_full_disk_stops_neither_supervisor_nor_queue(
@@ -300,6 +325,45 @@ def test_full_disk_stops_neither_supervisor_nor_queue(
     with supervise(jobs, Fake()):
         wait_for(job, "succeeded")
     assert "cannot be looked after; trying again" in caplog.text
+
+
+class _Clock(threading.Event):
+    """Notes how long the supervisor would pause, and ends it after so many pauses."""
+
+    def __init__(self, pauses: int) -> None:
+        super().__init__()
+        self.left = pauses
+        self.pauses: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout)
+        self.left -= 1
+        if self.left == 0:
+            self.set()
+        return self.is_set()
+
+
+def test_workspace_that_stays_unreadable_is_told_once_and_tried_ever_less_often(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full or missing disk fills no log: each new reason is logged once, and tries come up to 30 s apart."""
+    reasons = iter([*["Input/output error"] * 8, "No space left on device", None, "Input/output error"])
+
+    def failing(self: Jobs) -> dict[str, JobState]:
+        if (reason := next(reasons)) is not None:
+            raise OSError(5, reason)
+        return {}
+
+    monkeypatch.setattr(Jobs, "states", failing)
+    clock = _Clock(11)
+    Supervisor(jobs, Fake(), poll=0.5).run(clock)
+    assert clock.pauses == [1, 2, 4, 8, 16, 30, 30, 30, 30, 0.5, 1]
+    told = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert [reason.partition("] ")[2] for reason in told] == [
+        "Input/output error",
+        "No space left on device",
+        "Input/output error",
+    ]
 
 
 class _Refused(Fake):
