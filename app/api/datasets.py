@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 
 from app.api.bodies import Limits, stream_file
+from app.api.examples import DATASETS, REPORT, answer, binary, files
 from app.api.openapi import problems
 from app.api.pools import run_in
 from app.api.routes import GuardedRoute, requires
@@ -37,13 +38,22 @@ _ARCHIVE_TYPES = (
     "application/x-bzip2",
 )
 _ARCHIVE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "The archive."}
+_ADDRESS = "http://127.0.0.1:8000/api/v1/datasets?name=flowers"
+
+
+def _body(file: str, media_type: str | None = None) -> dict[str, Any]:
+    header = f" -H 'Content-Type: {media_type}'" if media_type else ""
+    return binary(file, f"curl --data-binary @{file}{header} '{_ADDRESS}'")
 
 
 @router.post(
     "",
     status_code=201,
     responses={
-        201: {"headers": {"Location": {"description": "Address of the dataset.", "schema": {"type": "string"}}}},
+        201: {
+            **answer("It is a dataset now.", report=REPORT)[200],
+            "headers": {"Location": {"description": "Address of the dataset.", "schema": {"type": "string"}}},
+        },
         **problems(
             "invalid_request",
             "invalid_name",
@@ -61,11 +71,14 @@ _ARCHIVE = {"type": "string", "contentMediaType": "application/octet-stream", "d
             "required": True,
             "description": "A zip, tar or tar.gz with one folder a class, or with a `labels.csv` of `path,label`.",
             "content": {
-                "application/octet-stream": {"schema": _ARCHIVE},
-                "application/zip": {"schema": _ARCHIVE},
-                "application/x-tar": {"schema": _ARCHIVE},
-                "application/gzip": {"schema": _ARCHIVE},
-                "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _ARCHIVE}}},
+                "application/octet-stream": {"schema": _ARCHIVE, "examples": _body("flowers.zip")},
+                "application/zip": {"schema": _ARCHIVE, "examples": _body("flowers.zip", "application/zip")},
+                "application/x-tar": {"schema": _ARCHIVE, "examples": _body("flowers.tar", "application/x-tar")},
+                "application/gzip": {"schema": _ARCHIVE, "examples": _body("flowers.tar.gz", "application/gzip")},
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": {"file": _ARCHIVE}},
+                    "examples": files(f"curl -F file=@flowers.zip '{_ADDRESS}'", "flowers.zip"),
+                },
             },
         }
     },
@@ -100,7 +113,7 @@ async def add_dataset(
     return report
 
 
-@router.get("", responses=problems("storage_failed"))
+@router.get("", responses={**answer("The datasets.", datasets=DATASETS), **problems("storage_failed")})
 @requires("train")
 def list_datasets(request: Request) -> DatasetList:
     """All datasets, the built-in ones included; `GET /datasets/{name}` has the full report of one.
@@ -110,7 +123,13 @@ def list_datasets(request: Request) -> DatasetList:
     return DatasetList(datasets=list(services_of(request.scope).datasets.list()))
 
 
-@router.get("/{name}", responses=problems("invalid_name", "dataset_not_found", "storage_failed"))
+@router.get(
+    "/{name}",
+    responses={
+        **answer("The report.", report=REPORT),
+        **problems("invalid_name", "dataset_not_found", "storage_failed"),
+    },
+)
 @requires("train")
 def get_dataset(
     request: Request, name: Annotated[str, PathParameter(description="Name of a dataset.", examples=["digits"])]

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 
+from app.api.examples import (
+    MODEL,
+    MODELS,
+    PROMOTE,
+    PROMOTED,
+    PROMOTIONS,
+    ROLLBACK,
+    ROLLED_BACK,
+    VERSION,
+    answer,
+)
 from app.api.openapi import problems
 from app.api.routes import GuardedRoute, requires
 from app.api.schemas import (
@@ -58,7 +69,7 @@ _SANDBOX = {
 }
 
 
-@router.get("", responses=problems("storage_failed"))
+@router.get("", responses={**answer("All models.", models=MODELS), **problems("storage_failed")})
 @requires("predict", "train")
 async def list_models(request: Request) -> ModelList:
     """All models of the store: versions, which one is production, which one answers, and whether it is well."""
@@ -67,7 +78,13 @@ async def list_models(request: Request) -> ModelList:
     return ModelList(models=[await _summary(services, name) for name in names])
 
 
-@router.get("/{model}", responses=problems("invalid_name", "model_not_found", "storage_failed"))
+@router.get(
+    "/{model}",
+    responses={
+        **answer("The model.", model=MODEL),
+        **problems("invalid_name", "model_not_found", "storage_failed"),
+    },
+)
 @requires("predict", "train")
 async def get_model(request: Request, model: Model) -> ModelDocument:
     """One model, with the metrics of each version."""
@@ -79,9 +96,17 @@ async def get_model(request: Request, model: Model) -> ModelDocument:
 
 @router.get(
     "/{model}/versions/{version}",
-    responses=problems(
-        "invalid_name", "model_not_found", "version_not_found", "version_refused", "validation_failed", "storage_failed"
-    ),
+    responses={
+        **answer("The version.", version=VERSION),
+        **problems(
+            "invalid_name",
+            "model_not_found",
+            "version_not_found",
+            "version_refused",
+            "validation_failed",
+            "storage_failed",
+        ),
+    },
 )
 @requires("predict", "train")
 async def get_version(request: Request, model: Model, version: Version) -> VersionDocument:
@@ -98,7 +123,12 @@ async def get_version(request: Request, model: Model, version: Version) -> Versi
     responses={
         200: {
             "description": "The file, as it was stored with the version.",
-            "content": {"image/svg+xml": {}, "image/png": {}, "application/json": {}, "text/html": {}},
+            "content": {
+                "image/svg+xml": {},
+                "image/png": {},
+                "application/json": {"example": VERSION["evaluation"]},
+                "text/html": {},
+            },
         },
         **problems("invalid_name", "model_not_found", "version_not_found", "not_found", "validation_failed"),
     },
@@ -127,7 +157,13 @@ async def get_evaluation_file(
     )
 
 
-@router.get("/{model}/promotions", responses=problems("invalid_name", "model_not_found", "storage_failed"))
+@router.get(
+    "/{model}/promotions",
+    responses={
+        **answer("The log.", promotions=PROMOTIONS),
+        **problems("invalid_name", "model_not_found", "storage_failed"),
+    },
+)
 @requires("predict", "train")
 async def list_promotions(request: Request, model: Model) -> PromotionList:
     """The model's promotion log: who made which version production, when and why."""
@@ -137,18 +173,23 @@ async def list_promotions(request: Request, model: Model) -> PromotionList:
 
 @router.post(
     "/{model}/promote",
-    responses=problems(
-        "invalid_name",
-        "model_not_found",
-        "version_not_found",
-        "version_refused",
-        "validation_failed",
-        "not_ready",
-        "storage_failed",
-    ),
+    responses={
+        **answer("The entry of the log that says so.", promoted=PROMOTED),
+        **problems(
+            "invalid_name",
+            "model_not_found",
+            "version_not_found",
+            "version_refused",
+            "validation_failed",
+            "not_ready",
+            "storage_failed",
+        ),
+    },
 )
 @requires("admin")
-async def promote(request: Request, model: Model, body: PromoteRequest) -> PromotionEntry:
+async def promote(
+    request: Request, model: Model, body: Annotated[PromoteRequest, Body(openapi_examples=PROMOTE)]
+) -> PromotionEntry:
     """Make a version production. It is loaded and checked first, and goes live without a dropped request.
 
     When the answer comes, this process answers with it; others follow within `FOVEA_POLL_INTERVAL`.
@@ -165,18 +206,23 @@ async def promote(request: Request, model: Model, body: PromoteRequest) -> Promo
 
 @router.post(
     "/{model}/rollback",
-    responses=problems(
-        "invalid_name",
-        "model_not_found",
-        "version_refused",
-        "conflict",
-        "validation_failed",
-        "not_ready",
-        "storage_failed",
-    ),
+    responses={
+        **answer("The entry of the log that says so.", rolled_back=ROLLED_BACK),
+        **problems(
+            "invalid_name",
+            "model_not_found",
+            "version_refused",
+            "conflict",
+            "validation_failed",
+            "not_ready",
+            "storage_failed",
+        ),
+    },
 )
 @requires("admin")
-async def rollback(request: Request, model: Model, body: RollbackRequest | None = None) -> PromotionEntry:
+async def rollback(
+    request: Request, model: Model, body: Annotated[RollbackRequest | None, Body(openapi_examples=ROLLBACK)] = None
+) -> PromotionEntry:
     """Make that version production which was so before the present one. It is loaded and checked first."""
     services = services_of(request.scope)
     previous = await asyncio.to_thread(services.registry.previous, model)

@@ -81,6 +81,7 @@ def build(app: FastAPI) -> dict[str, Any]:
     )
     paths: dict[str, Any] = document["paths"]
     _drop_foreign_errors(paths)
+    _restore_examples(app, paths)
     document["paths"] = {**predict_document.paths(problems), **paths, **_PLAIN}
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update({"Problem": PROBLEM_SCHEMA, **predict_document.SCHEMAS})
@@ -102,6 +103,19 @@ def _drop_foreign_errors(paths: dict[str, Any]) -> None:
                 del operation["responses"]["422"]
 
 
+def _restore_examples(app: FastAPI, paths: dict[str, Any]) -> None:
+    """Put the examples of answers in as they were written: FastAPI leaves out every null, in examples too."""
+    for route in app.routes:
+        if not isinstance(route, GuardedRoute):
+            continue
+        for method in route.methods or ():
+            documented = paths[route.path_format][method.lower()]["responses"]
+            for status, response in route.responses.items():
+                for kind, body in response.get("content", {}).items():
+                    if "examples" in body:
+                        documented[str(status)]["content"][kind]["examples"] = body["examples"]
+
+
 def _add_security(app: FastAPI, paths: dict[str, Any]) -> None:
     needed = {
         (route.path_format, method.lower()): route.scopes
@@ -118,12 +132,15 @@ def _add_security(app: FastAPI, paths: dict[str, Any]) -> None:
         operation["description"] = f"{operation.get('description', '')}\n\nWhere keys are on: scope {names}.".strip()
 
 
-def _probe(summary: str, description: str, *, failing: str | None, example: Mapping[str, Any]) -> dict[str, Any]:
+def _probe(
+    summary: str, description: str, *, failing: tuple[str, dict[str, Any]] | None, example: Mapping[str, Any]
+) -> dict[str, Any]:
     responses: dict[str, Any] = {
         "200": {"description": "Yes.", "content": {"application/json": {"example": dict(example)}}}
     }
     if failing is not None:
-        responses["503"] = {"description": failing, "content": {"application/json": {"schema": {"type": "object"}}}}
+        why, body = failing
+        responses["503"] = {"description": why, "content": {"application/json": {"example": body}}}
     return {"get": {"tags": ["health"], "summary": summary, "description": description, "responses": responses}}
 
 
@@ -137,7 +154,10 @@ _PLAIN: dict[str, Any] = {
     "/health/ready": _probe(
         "Can every model in production be answered for?",
         "200 when they can, and the service is not shutting down. Needs no key.",
-        failing="Not now; `reason` and `models` say why.",
+        failing=(
+            "Not now; `reason` and `models` say why.",
+            {"status": "not ready", "reason": "The models are still loading.", "models": {}},
+        ),
         example={
             "status": "ready",
             "reason": None,
@@ -147,7 +167,7 @@ _PLAIN: dict[str, Any] = {
     "/health/startup": _probe(
         "Is the start over?",
         "200 once every model was loaded or refused. Needs no key.",
-        failing="Models are still being loaded.",
+        failing=("Models are still being loaded.", {"status": "starting"}),
         example={"status": "started"},
     ),
     "/metrics": {

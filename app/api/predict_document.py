@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from app.api.examples import binary, files
 from app.names import PATTERN
 
 PATH = "/api/v1/predict"
+_ADDRESS = f"http://127.0.0.1:8000{PATH}"
 
 _BINARY = {"type": "string", "contentMediaType": "application/octet-stream", "description": "One encoded image."}
 
@@ -130,13 +132,24 @@ def paths(problems: Callable[..., dict[int | str, dict[str, Any]]]) -> dict[str,
                     "required": True,
                     "description": "The image, or images.",
                     "content": {
-                        "image/*": {"schema": _BINARY},
-                        "application/octet-stream": {"schema": _BINARY},
+                        "image/*": {
+                            "schema": _BINARY,
+                            "examples": binary(
+                                "cat.jpg", f"curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' {_ADDRESS}"
+                            ),
+                        },
+                        "application/octet-stream": {
+                            "schema": _BINARY,
+                            "examples": binary("cat.jpg", f"curl --data-binary @cat.jpg {_ADDRESS}"),
+                        },
                         "multipart/form-data": {
                             "schema": {
                                 "type": "object",
                                 "properties": {"file": {"type": "array", "items": _BINARY}},
-                            }
+                            },
+                            "examples": files(
+                                f"curl -F file=@cat.jpg -F file=@dog.png {_ADDRESS}", "cat.jpg", "dog.png"
+                            ),
                         },
                     },
                 },

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from app.api.examples import CANCELLED, JOBS, QUEUED, RUNNING, SPECS, SUCCEEDED, answer
 from app.api.openapi import problems
 from app.api.pools import run_in
 from app.api.routes import GuardedRoute, requires
@@ -31,38 +32,13 @@ _POLL_SECONDS = 0.5
 # Proxies close connections that are silent for a minute or so.
 _HEARTBEAT_SECONDS = 15.0
 
-_EXAMPLES: dict[str, Any] = {
-    "digits": {"summary": "Built-in digits with the defaults", "value": {"dataset": "digits"}},
-    "shapes": {
-        "summary": "Noisy lines, a small network, promoted if it is better",
-        "value": {
-            "dataset": "shapes",
-            "model": "lines",
-            "shapes": {"images": 1500, "noise": 0.2},
-            "architecture": {"name": "simple_cnn", "filters": [16, 32], "dense_units": 64},
-            "epochs": 5,
-            "promotion": "if_better",
-        },
-    },
-    "photos": {
-        "summary": "An uploaded dataset of photos",
-        "value": {
-            "dataset": "flowers",
-            "preprocessing": {"height": 64, "width": 64, "fit": "crop"},
-            "architecture": {"name": "resnet_small", "filters": [64, 128, 192], "blocks": 1},
-            "augmentation": {"horizontal_flip": True, "shift": 0.1, "brightness": 0.2},
-            "early_stopping": {"patience": 5},
-        },
-    },
-}
-
 
 @router.post(
     "",
     status_code=202,
     responses={
         202: {
-            "description": "Queued.",
+            **answer("Queued.", queued=QUEUED)[200],
             "headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}},
         },
         **problems("dataset_not_found", "invalid_dataset", "validation_failed", "payload_too_large", "storage_failed"),
@@ -70,7 +46,7 @@ _EXAMPLES: dict[str, Any] = {
 )
 @requires("train")
 async def submit(
-    request: Request, response: Response, spec: Annotated[TrainingSpec, Body(openapi_examples=_EXAMPLES)]
+    request: Request, response: Response, spec: Annotated[TrainingSpec, Body(openapi_examples=SPECS)]
 ) -> JobDocument:
     """Train the next version of a model. Only `dataset` is required.
 
@@ -89,7 +65,7 @@ async def submit(
     return await asyncio.to_thread(services.jobs.document, job.id)
 
 
-@router.get("", responses=problems("storage_failed"))
+@router.get("", responses={**answer("The jobs.", jobs=JOBS), **problems("storage_failed")})
 @requires("train")
 def list_jobs(
     request: Request, limit: Annotated[int, Query(ge=1, le=1000, description="How many, the newest first.")] = 100
@@ -100,14 +76,27 @@ def list_jobs(
     return JobList(jobs=short, unreadable=listed.unreadable)
 
 
-@router.get("/{job_id}", responses=problems("job_not_found", "storage_failed"))
+@router.get(
+    "/{job_id}",
+    responses={
+        **answer("The job.", running=RUNNING, succeeded=SUCCEEDED),
+        **problems("job_not_found", "storage_failed"),
+    },
+)
 @requires("train")
 def get_job(request: Request, job_id: JobId) -> JobDocument:
     """One job: its state, the epochs so far, the time left, and in the end the version and its metrics."""
     return services_of(request.scope).jobs.document(job_id)
 
 
-@router.post("/{job_id}/cancel", status_code=202, responses=problems("job_not_found", "conflict", "storage_failed"))
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    responses={
+        **answer("Cancelled, or about to be.", 202, cancelled=CANCELLED),
+        **problems("job_not_found", "conflict", "storage_failed"),
+    },
+)
 @requires("train")
 def cancel(request: Request, job_id: JobId) -> JobDocument:
     """Ask a job to stop. A queued one is cancelled at once, a running one within seconds.
@@ -122,7 +111,13 @@ def cancel(request: Request, job_id: JobId) -> JobDocument:
 @router.get(
     "/{job_id}/log",
     response_class=PlainTextResponse,
-    responses={200: {"description": "The end of the log."}, **problems("job_not_found", "validation_failed")},
+    responses={
+        200: {
+            "description": "The end of the log.",
+            "content": {"text/plain": {"example": "Training on 2,751 images.\nEpoch 1 of 30\n"}},
+        },
+        **problems("job_not_found", "validation_failed"),
+    },
 )
 @requires("train")
 def get_log(

@@ -80,9 +80,14 @@ async def test_every_route_is_documented(api: API) -> None:
     assert set(operations(api.app.openapi())) == routes
 
 
+def has_example(body: dict[str, Any]) -> bool:
+    examples = [example["value"] for example in body.get("examples", {}).values()]
+    return any([*examples, body.get("example")])
+
+
 async def test_everything_is_explained_by_text_and_example(api: API) -> None:
-    """Every operation has a summary, a description and a tag; every parameter a description; every body an example or
-    a media type that needs none; every error an example."""
+    """Every operation has a summary, a description and a tag; every parameter a description; every request
+    body, answer in JSON or text, and error an example."""
     for (path, method), operation in operations(api.app.openapi()).items():
         where = f"{method} {path}"
         assert operation["summary"], where
@@ -90,8 +95,16 @@ async def test_everything_is_explained_by_text_and_example(api: API) -> None:
         assert operation["tags"], where
         for parameter in operation.get("parameters", []):
             assert parameter.get("description") or parameter["schema"].get("description"), (where, parameter["name"])
+        for kind, body in operation.get("requestBody", {}).get("content", {}).items():
+            assert has_example(body), (where, kind)
         for status, response in operation["responses"].items():
             assert response["description"], (where, status)
+            for kind, body in response.get("content", {}).items():
+                # A picture of an evaluation is itself; all else can be shown.
+                assert has_example(body) or kind not in ("application/json", "text/plain", "text/event-stream"), (
+                    where,
+                    status,
+                )
             if status >= "400" and path.startswith("/api"):
                 assert response["content"]["application/problem+json"]["examples"], (where, status)
                 assert "application/json" not in response["content"], (where, status)
