@@ -58,7 +58,7 @@ class RequestTimeout(FoveaError):
 
 
 class NotFound(FoveaError):
-    """Base of what does not exist."""
+    """There is nothing of that name or at that path; the message says what there is."""
 
     code = "not_found"
 

@@ -42,7 +42,7 @@ def banner(services: Services, url: str) -> str:
         lines.append(f"  Nothing answers yet: {status.reason}")
     else:
         body = json.dumps({"dataset": "digits", "promotion": "always"})
-        lines.append("  There is no model yet. Train one on the built-in digits, which takes a few minutes:")
+        lines.append("  There is no model yet. Train one on the built-in digits, which takes about a minute:")
         lines.append(
             f"         curl{key} {url}/api/v1/training-jobs -H 'Content-Type: application/json' -d {shlex.quote(body)}"
         )

@@ -211,6 +211,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
         allowed = ", ".join(sorted(part.strip() for part in headers.pop("Allow", "").split(",")))
         headers["Allow"] = allowed
         detail = f"{request.method} is not allowed here. Allowed: {allowed}."
+    elif isinstance(error.__cause__, RecursionError):
+        detail = "The JSON body is nested too deeply. Nothing that is accepted here goes deeper than five levels."
+    elif isinstance(error.__cause__, UnicodeDecodeError):
+        detail = "The JSON body is not valid UTF-8, which JSON has to be."
     title = codes()[code][1] if code in codes() else status.phrase
     return problem(status, code, title, detail, request_id=request_id_of(request.scope), headers=headers)
 

@@ -31,11 +31,11 @@ def test_every_error_of_the_domain_is_in_the_table() -> None:
 
 
 def test_documentation_explains_every_code() -> None:
-    """docs/api.md has a row for each code with its status and title, and no other."""
+    """docs/api.md has a row for each code with its status, title and meaning, and no other."""
     text = Path("docs/api.md").read_text("utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \| ([^|]+) \|", text, re.MULTILINE)
-    assert {code: (int(status), title.strip()) for code, status, title in rows} == {
-        code: (status, title) for code, (status, title, _) in codes().items()
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \| ([^|]+) \| (.+) \|$", text, re.MULTILINE)
+    assert {code: (int(status), title, meaning) for code, status, title, meaning in rows} == {
+        code: (status, title, " ".join(meaning.split())) for code, (status, title, meaning) in codes().items()
     }
 
 
@@ -115,6 +115,28 @@ async def test_validation_says_where_why_and_what_is_allowed(
     assert found["loc"] == location
     assert said in found["msg"] + repr(found.get("allowed"))
     assert ".".join(location) in document["detail"]
+
+
+@pytest.mark.parametrize("depth", [10, 900, 5000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"splits":', "}"), ("[", "")])
+async def test_deeply_nested_json_is_refused(
+    api: API, problem: Problem, depth: int, opening: str, closing: str
+) -> None:
+    """However deep a body is nested, it is refused as any other that is wrong, and the service goes on."""
+    body = (opening * depth + (closing and "1") + closing * depth).encode()[: 2**20]
+    response = await api.client.post(JOBS, content=body, headers={"Content-Type": "application/json"})
+    code = "invalid_request" if response.status_code == 400 else "validation_failed"
+    document = problem(response, 400 if code == "invalid_request" else 422, code)
+    assert depth < 100_000 or "nested too deeply" in document["detail"]
+    assert len(response.content) < 2000
+    assert (await api.client.get(JOBS)).status_code == 200
+
+
+async def test_json_that_is_no_utf8_is_said_to_be_so(api: API, problem: Problem) -> None:
+    """The answer names what is wrong with the encoding of a body."""
+    headers = {"Content-Type": "application/json"}
+    response = await api.client.post(JOBS, content=b'{"dataset": "\xff"}', headers=headers)
+    assert "UTF-8" in problem(response, 400, "invalid_request")["detail"]
 
 
 async def test_what_was_sent_is_not_sent_back(api: API) -> None:
