@@ -309,3 +309,15 @@ def test_the_proxys_problems_are_those_of_the_service() -> None:
         assert document["type"] == f"/docs/errors#{document['code']}"
         assert (document["status"], document["title"]) == known[document["code"]][:2]
     assert len(documents) == len(shared) + 2
+
+
+def test_long_checks_of_a_dataset_are_waited_for() -> None:
+    """Proxy and ingress wait for the answer to an upload for as long as the upload itself may take."""
+    datasets = (
+        (FOLDER / "nginx.conf").read_text("utf-8").partition("location = /api/v1/datasets {")[2].partition("}")[0]
+    )
+    [hours] = re.findall(r"proxy_read_timeout (\d+)h;", datasets)
+    ingress = (FOLDER.parents[1] / "k8s/overlays/example/ingress.yaml").read_text("utf-8")
+    [seconds] = re.findall(r'name: fovea-datasets\n(?: .*\n)*? .*proxy-read-timeout: "(\d+)"', ingress)
+    assert int(hours) * 3600 >= Settings.model_fields["upload_timeout"].default
+    assert int(seconds) >= Settings.model_fields["upload_timeout"].default
