@@ -22,7 +22,11 @@ def all_errors(base: type[errors.FoveaError] = errors.FoveaError) -> set[type[er
 
 def test_every_error_of_the_domain_is_in_the_table() -> None:
     """Every public error has its own entry, an error status, and a code that no other has."""
-    public = [error for error in all_errors() if error.__module__.startswith("app.") and error.__name__[0] != "_"]
+    # The command line's own errors never come here; they are known only where its tests ran before.
+    shown = [
+        error for error in all_errors() if error.__module__.startswith("app.") and ".commands." not in error.__module__
+    ]
+    public = [error for error in shown if error.__name__[0] != "_"]
     own = [error for error in public if "code" in vars(error)]
     assert len({error.code for error in own}) == len(own)
     for error in own:
