@@ -77,10 +77,23 @@ def build(
     return keras.Model(image, logits, name=architecture.name)
 
 
+def finish(network: keras.Model, *, mirrored: bool) -> keras.Model:
+    """What a version answers with: float32 images in [0, 255] to float32 probabilities [n, classes].
+
+    `mirrored`: the mean over the image and its mirror image.
+    """
+    image = keras.Input(network.input_shape[1:], name="image", dtype="float32")
+    probabilities = layers.Softmax()(network(image))
+    if mirrored:
+        mirror_image = keras.ops.flip(image, axis=2)
+        probabilities = layers.Average(name="probabilities")([probabilities, layers.Softmax()(network(mirror_image))])
+    return keras.Model(image, probabilities, name=network.name)
+
+
 def predict(model: keras.Model, images: UInt8Array, batch_size: int = 256) -> Float32Array:
-    """Probabilities float32 [n, classes] of uint8 images [n, height, width, channels]."""
+    """Answers of a finished model, float32 [n, classes], to uint8 images [n, height, width, channels]."""
     parts = [
-        np.asarray(keras.ops.softmax(model(images[start : start + batch_size].astype(np.float32), training=False)))
+        np.asarray(model(images[start : start + batch_size].astype(np.float32), training=False))
         for start in range(0, len(images), batch_size)
     ]
     return np.concatenate(parts)

@@ -40,7 +40,7 @@ def export(
         input_signature=[tf.TensorSpec((None, *preprocessing.shape), tf.uint8, name="image")]
     )
     def serving_default(image: Any) -> dict[str, Any]:
-        return {"probabilities": tf.nn.softmax(model(tf.cast(image, tf.float32), training=False))}
+        return {"probabilities": model(tf.cast(image, tf.float32), training=False)}
 
     module = tf.Module()
     module.variables_ = [variable.value for variable in model.variables]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,14 @@ import tensorflow as tf
 from app.errors import TrainingFailed
 from app.jobs.spec import Augmentation, TrainingSpec
 from app.preprocessing import UInt8Array
-from app.training.architectures import Architecture, Normalization, build, choose_normalization, default_architecture
+from app.training.architectures import (
+    Architecture,
+    Normalization,
+    build,
+    choose_normalization,
+    default_architecture,
+    finish,
+)
 from app.training.augmentation import augment, default_augmentation
 from app.training.checkpoint import Arrays, Checkpoint, Epoch
 from app.training.dataset import TrainingData
@@ -29,7 +37,10 @@ _AFTERWARDS = 0.05
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network, in float32, with the weights of the best epoch."""
+    """What came of training.
+
+    `model`: float32 images in [0, 255] to probabilities, with the weights of `best_epoch`.
+    """
 
     model: keras.Model
     architecture: Architecture
@@ -89,7 +100,7 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
             seconds=time.monotonic() - started,
         )
         state.history.append(epoch)
-        if _is_best(state.history):
+        if _is_best(state.history, len(data.validation), spec.schedule):
             state.best, state.best_epoch = weights, number
         state.variables, state.optimizer = _values(model.variables), _values(model.optimizer.variables)
         state.average = average.values()
@@ -98,7 +109,8 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
 
     final = network(False)
     final.set_weights(state.best)
-    return Fitted(final, architecture, augmentation, normalization, state.history, state.best_epoch)
+    model = finish(final, mirrored=spec.mirror_average)
+    return Fitted(model, architecture, augmentation, normalization, state.history, state.best_epoch)
 
 
 def peak_learning_rate(spec: TrainingSpec) -> float:
@@ -252,10 +264,18 @@ def _values(variables: list[Any]) -> Arrays:
     return [np.array(variable.numpy()) for variable in variables]
 
 
-def _is_best(history: list[Epoch]) -> bool:
-    """Whether the last epoch beats all before it: by accuracy, and by loss where accuracies tie."""
-    key = [(epoch.val_accuracy, -epoch.val_loss) for epoch in history]
-    return key[-1] > max(key[:-1], default=(-1.0, 0.0))
+def _is_best(history: list[Epoch], images: int, schedule: str) -> bool:
+    """Whether the weights of the last epoch are the ones to keep.
+
+    Under a schedule that lets the learning rate fall they are unless their accuracy is worse than the best one by
+    more than its standard error on that many validation `images`: what is less is noise, and later weights are the
+    calmer ones. Under a constant rate only a better accuracy counts, or a lower loss at the same.
+    """
+    if schedule == "constant":
+        key = [(epoch.val_accuracy, -epoch.val_loss) for epoch in history]
+        return key[-1] > max(key[:-1], default=(-1.0, 0.0))
+    best = max(epoch.val_accuracy for epoch in history)
+    return history[-1].val_accuracy >= best - math.sqrt(best * (1 - best) / images)
 
 
 def _stops_early(spec: TrainingSpec, state: Checkpoint) -> bool:

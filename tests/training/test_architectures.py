@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from app.errors import TrainingFailed
 from app.jobs.spec import ResNetSmall, SimpleCNN
 from app.preprocessing import Preprocessing
-from app.training.architectures import Normalization, build, choose_normalization, predict
+from app.training.architectures import Normalization, build, choose_normalization, finish, predict
 
 GRAY = Preprocessing(height=28, width=28, color="grayscale")
 COLOUR = Preprocessing(height=32, width=32)
@@ -112,7 +112,19 @@ def test_normalisation_is_the_one_asked_for() -> None:
 def test_predictions_are_probabilities_whatever_the_batch() -> None:
     """Rows sum to 1, and an image's answer does not depend on its neighbours."""
     images = np.random.default_rng(0).integers(0, 256, (10, 28, 28, 1), np.uint8)
-    model = build(SimpleCNN(), GRAY, PLAIN, 3, seed=0)
+    model = finish(build(SimpleCNN(), GRAY, PLAIN, 3, seed=0), mirrored=False)
     together = predict(model, images)
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(predict(model, images, batch_size=1), together, atol=1e-6)
+
+
+def test_the_mirror_average_does_not_care_for_left_and_right() -> None:
+    """With it, an image and its mirror image get the same answer: the mean of their two answers."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+    mirror_images = np.ascontiguousarray(images[:, :, ::-1])
+    network = build(SimpleCNN(), GRAY, PLAIN, 3, seed=0)
+    plain, mirrored = finish(network, mirrored=False), finish(network, mirrored=True)
+    assert not np.allclose(predict(plain, images), predict(plain, mirror_images), atol=1e-4)
+    mean = (predict(plain, images) + predict(plain, mirror_images)) / 2
+    np.testing.assert_allclose(predict(mirrored, images), mean, atol=1e-6)
+    np.testing.assert_allclose(predict(mirrored, mirror_images), mean, atol=1e-6)

@@ -11,8 +11,8 @@ import pytest
 from app.errors import TrainingFailed
 from app.jobs.folder import JobFolder
 from app.training import fit as fit_module
-from app.training.checkpoint import Checkpoint
-from app.training.fit import fit
+from app.training.checkpoint import Checkpoint, Epoch
+from app.training.fit import _is_best, fit
 from app.training.reporter import Cancelled, Reporter
 
 SMALL = {"architecture": {"name": "simple_cnn", "filters": [4], "dense_units": 8}, "early_stopping": None}
@@ -52,11 +52,23 @@ def test_a_resumed_run_ends_as_an_unbroken_one(
 
 
 def test_the_weights_of_the_best_epoch_are_kept(shapes: Any, tmp_path: Path) -> None:
-    """What comes back is the epoch that did best on the validation split, not the last one."""
+    """At a constant learning rate, what comes back is the epoch that did best on the validation split."""
     spec, data, reporter, _ = shapes(**SMALL, epochs=4, learning_rate=0.3, schedule="constant")
     fitted = fit(spec, data, tmp_path / "checkpoint", reporter)
     keys = [(epoch.val_accuracy, -epoch.val_loss) for epoch in fitted.history]
     assert keys[fitted.best_epoch - 1] == max(keys)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "kept"),
+    [([0.5, 0.9, 0.895], 3), ([0.5, 0.9, 0.88], 2), ([0.9, 0.88, 0.95, 0.5], 3)],
+    ids=["within the error", "worse by more", "never behind a better one"],
+)
+def test_under_a_falling_rate_the_last_epoch_is_kept_unless_it_is_worse(accuracies: list[float], kept: int) -> None:
+    """A loss of accuracy that a thousand images cannot tell from noise does not keep earlier weights."""
+    history = [Epoch(number, 1.0, 1.0, 1.0, accuracy, 0.1, 1.0) for number, accuracy in enumerate(accuracies, 1)]
+    chosen = [number for number in range(1, len(history) + 1) if _is_best(history[:number], 1000, "cosine")]
+    assert chosen[-1] == kept
 
 
 def test_training_stops_early_when_nothing_improves(shapes: Any, tmp_path: Path) -> None:
