@@ -102,9 +102,7 @@ class EarlyStopping(BaseModel):
 
     model_config = _STRICT
 
-    patience: int = Field(
-        10, ge=1, le=1000, description="Epochs without a lower validation loss; null: never stop early."
-    )
+    patience: int = Field(10, ge=1, le=1000, description="Epochs without a lower validation loss before it stops.")
 
 
 class Splits(BaseModel):
@@ -166,7 +164,7 @@ class TrainingSpec(BaseModel):
     mixed_precision: bool = Field(False, description="Compute in bfloat16 where it can; weights stay float32.")
     epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training split.")
     batch_size: int = Field(64, ge=1, le=8192, description="Images in a step.")
-    early_stopping: EarlyStopping | None = EarlyStopping()
+    early_stopping: EarlyStopping | None = Field(EarlyStopping(), description="null: never stop early.")
     splits: Splits = Splits()
     seed: int = Field(
         0, ge=0, lt=2**31, description="Of all that is random: splits, first weights, order, augmentation."

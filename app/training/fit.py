@@ -107,6 +107,9 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
         state.save(checkpoints)
         _report(epoch, spec.epochs, state.history, reporter)
 
+    if spec.early_stopping is not None and len(state.history) < spec.epochs:
+        reporter.phase("fit", f"stopped early: no lower validation loss for {spec.early_stopping.patience} epochs")
+    reporter.say(f"keeping the weights of epoch {state.best_epoch}")
     final = network(False)
     final.set_weights(state.best)
     model = finish(final, mirrored=spec.mirror_average)

@@ -14,6 +14,8 @@ from app.training.promote import promote
 from app.training.report import write_evaluation
 from app.training.reporter import Reporter
 
+_FEW = 100
+
 
 def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: int) -> JobResult:
     """dataset → split → fit → evaluate on the test split → export → register → promote if the policy says so.
@@ -27,7 +29,7 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     version = find_version(registry, spec.model_name, job.id)
     if version is None:
         fitted = fit(spec, data, job.path / "checkpoint", reporter)
-        reporter.phase("evaluate", f"{len(data.test):,} images of the test split")
+        reporter.phase("evaluate", _test_split(len(data.test)))
         evaluation = evaluate(fitted.model, data, reporter)
         reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} on the test split")
         with registry.staging() as staged:
@@ -42,3 +44,9 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     return JobResult(
         model=spec.model_name, version=version, metrics=metrics, promoted=promoted, promotion_reason=reason
     )
+
+
+def _test_split(images: int) -> str:
+    """Says when the result will be coarse: the reader of a percentage does not see how few images it is of."""
+    note = "" if images >= _FEW else f"; they are few: a single one is {1 / images:.1%} of the accuracy"
+    return f"{images:,} images of the test split{note}"

@@ -73,10 +73,11 @@ def test_under_a_falling_rate_the_last_epoch_is_kept_unless_it_is_worse(accuraci
 
 def test_training_stops_early_when_nothing_improves(shapes: Any, tmp_path: Path) -> None:
     """With patience 1, a run whose validation loss rises ends before its epochs are done."""
-    spec, data, reporter, _ = shapes(
+    spec, data, reporter, job = shapes(
         **SMALL | {"early_stopping": {"patience": 1}}, epochs=50, learning_rate=0.5, schedule="constant"
     )
     assert len(fit(spec, data, tmp_path / "checkpoint", reporter).history) < 50
+    assert job.progress()[-1].message == "stopped early: no lower validation loss for 1 epochs"
 
 
 def test_divergence_is_failed_with_advice(shapes: Any, tmp_path: Path) -> None:
