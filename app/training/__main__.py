@@ -5,6 +5,7 @@ Exit status: 0 succeeded, 1 failed, 2 wrong usage, 3 another process runs this j
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -53,9 +54,7 @@ def _run(job: JobFolder, state: JobState) -> int:
         return 1
     except OSError as error:
         traceback.print_exc()
-        _finish(
-            job, state, "failed", f"The system refused: {error.strerror or error}. Free some space, then try again."
-        )
+        _finish(job, state, "failed", _refusal(error))
         return 1
     except MemoryError:
         traceback.print_exc()
@@ -88,6 +87,12 @@ def _train(job: JobFolder, reporter: Reporter) -> JobResult:
         return train(job, settings, reporter, threads=threads)
     except tf.errors.ResourceExhaustedError as error:
         raise TrainingFailed("Out of memory: use a smaller batch_size, smaller images or fewer filters.") from error
+
+
+def _refusal(error: OSError) -> str:
+    what = f"The system refused: {error.strerror or error}" + (f" ({error.filename})." if error.filename else ".")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{what} Free some space, then submit the job again." if full else what
 
 
 def _finish(job: JobFolder, state: JobState, final: State, reason: str | None) -> None:
