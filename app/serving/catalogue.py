@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from app.errors import FoveaError, InvalidRequest, ModelNotFound, NotReady, VersionNotFound, VersionRefused
@@ -58,12 +59,25 @@ class Catalogue:
         self._models: dict[str, _Model] = {}
         self._poller: asyncio.Task[None] | None = None
         self._trouble: str | None = None
+        self._choices = 0
+        """How many models had a version in production at the last look."""
+        self._gone: set[str] = set()
+        """Models that answer although they are no longer in the store."""
         self.started = False
         """Whether the first look at every model is over."""
 
     async def start(self) -> None:
         """Load the production version of every model, then keep following the logs."""
-        await asyncio.gather(*map(asyncio.shield, await self._look(awaited=True)), return_exceptions=True)
+        begun = await self._look(awaited=True)
+        default = self._settings.default_model
+        if default is not None and default not in self._models and self._trouble is None:
+            _log.warning(
+                "FOVEA_DEFAULT_MODEL=%s names no model of the store (%s): until there is one, requests that name no "
+                "model are answered with 404.",
+                default,
+                f"there is: {', '.join(sorted(self._models))}" if self._models else "it holds none",
+            )
+        await asyncio.gather(*map(asyncio.shield, begun), return_exceptions=True)
         self.started = True
         self._poller = asyncio.create_task(self._poll())
 
@@ -79,7 +93,14 @@ class Catalogue:
         Raises:
             InvalidRequest, ModelNotFound, VersionNotFound, VersionRefused, NotReady, StorageFailed.
         """
-        model = await self._model(self._default(version) if name is None else name)
+        try:
+            model = await self._model(self._default(version) if name is None else name)
+        except ModelNotFound as error:
+            if name is not None:
+                raise
+            raise ModelNotFound(
+                f"The request names no model, and FOVEA_DEFAULT_MODEL names one that is not there. {error}"
+            ) from None
         if version is not None:
             if model.engine is not None and model.engine.loaded.version == version:
                 return model.engine
@@ -128,7 +149,7 @@ class Catalogue:
     def _default(self, version: int | None) -> str:
         if self._settings.default_model is not None:
             return self._settings.default_model
-        names = sorted(name for name, model in self._models.items() if model.production is not None)
+        names = self._in_production()
         # With none in production, the only model there is can still be asked by a version's number.
         names = names or (sorted(self._models) if version is not None else [])
         if len(names) > 1:
@@ -138,6 +159,9 @@ class Catalogue:
         if not names:
             raise NotReady(_NO_PRODUCTION if self._models else self._trouble or _NO_MODEL)
         return names[0]
+
+    def _in_production(self) -> list[str]:
+        return sorted(name for name, model in self._models.items() if model.production is not None)
 
     async def _model(self, name: str) -> _Model:
         if name not in self._models:
@@ -180,7 +204,31 @@ class Catalogue:
                 model.following = self._shelf.spawn(self._follow(model))
                 begun.append(model.following)
             self._publish(model)
+        self._notice_choice()
+        self._notice_gone(newest.keys())
         return begun
+
+    def _notice_choice(self) -> None:
+        """Warn when requests that name no model stop being answered, since there are several from now on."""
+        names = self._in_production()
+        if self._choices == 1 and len(names) > 1 and self._settings.default_model is None:
+            _log.warning(
+                "Several models have a version in production: requests must name one of %s with `model` from now on; "
+                "or set FOVEA_DEFAULT_MODEL.",
+                ", ".join(names),
+            )
+        self._choices = len(names)
+
+    def _notice_gone(self, present: Collection[str]) -> None:
+        """Warn, once, of each model that answers although it is no longer in the store."""
+        gone = {name for name, model in self._models.items() if name not in present and model.engine is not None}
+        for name in sorted(gone - self._gone):
+            _log.warning(
+                "Model %s is no longer in the model store; what was loaded of it goes on answering until the service "
+                "is started again.",
+                name,
+            )
+        self._gone = gone
 
     def _read_logs(self) -> dict[str, Promotion | None]:
         return {name: self._registry.production(name) for name in self._registry.models()}
@@ -202,6 +250,7 @@ class Catalogue:
                     _log.warning("model %s: %s", model.name, error)
                 model.refusal = str(error)
             self._publish(model)
+            self._notice_choice()
 
     async def _act(self, model: _Model, log: list[Promotion], *, retry: bool) -> None:
         newest = model.production = log[-1]

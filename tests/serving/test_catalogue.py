@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.errors import InferenceFailed, NotReady, StorageFailed, VersionNotFound, VersionRefused
+from app.errors import (
+    InferenceFailed,
+    InvalidRequest,
+    ModelNotFound,
+    NotReady,
+    StorageFailed,
+    VersionNotFound,
+    VersionRefused,
+)
 from app.metrics import Metrics
 from app.preprocessing import UInt8Array
 from app.serving.classifier import Classifier
@@ -292,6 +301,62 @@ async def test_checking_a_bad_version_tells_why_and_changes_nothing(registry: Re
         await classifier.check("shapes", sound)
     assert only(classifier).state == "ready"
     assert await serving(classifier) == 1
+
+
+async def test_a_second_model_in_production_is_announced(
+    registry: Registry, start: StartClassifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From then on requests must name a model; the log says so at that moment, once, and how to avoid it."""
+    add_version(registry, "shapes", promote=True)
+    classifier = await start()
+    assert await serving(classifier) == 1
+    add_version(registry, "digits", promote=True)
+    await eventually(lambda: "requests must name one of digits, shapes with `model` from now on" in caplog.text)
+    await asyncio.sleep(0.1)
+    assert caplog.text.count("FOVEA_DEFAULT_MODEL") == 1
+    with pytest.raises(InvalidRequest, match="name one of digits, shapes"):
+        await classifier.classify([BLACK])
+
+
+async def test_with_a_default_model_a_second_one_is_not_announced(
+    registry: Registry, start: StartClassifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing changes for requests that name no model."""
+    add_version(registry, "shapes", promote=True)
+    classifier = await start(default_model="shapes")
+    add_version(registry, "digits", promote=True)
+    await eventually(lambda: len(classifier.status().models) == 2)
+    assert (await classifier.classify([BLACK])).model == "shapes"
+    assert "requests must name" not in caplog.text
+
+
+async def test_a_default_model_that_is_not_there_is_named_with_its_setting(
+    registry: Registry, start: StartClassifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log at the start, and in the answer to a request that names none; it may be trained later."""
+    add_version(registry, "shapes", promote=True)
+    classifier = await start(default_model="digits")
+    assert "FOVEA_DEFAULT_MODEL=digits names no model of the store (there is: shapes)" in caplog.text
+    with pytest.raises(ModelNotFound, match=r"FOVEA_DEFAULT_MODEL.*no model 'digits'.*There is: shapes"):
+        await classifier.classify([BLACK])
+    with pytest.raises(ModelNotFound, match=r"^There is no model 'none'"):
+        await classifier.classify([BLACK], model="none")
+    add_version(registry, "digits", promote=True)
+    await eventually(lambda: len(classifier.status().models) == 2 and classifier.status().models[0].serving)
+    assert (await classifier.classify([BLACK])).model == "digits"
+
+
+async def test_a_model_that_is_removed_goes_on_answering_and_the_log_says_so(
+    registry: Registry, start: StartClassifier, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, and not at every poll."""
+    add_version(registry, "shapes", promote=True)
+    classifier = await start()
+    shutil.rmtree(tmp_path / "store" / "shapes")
+    await eventually(lambda: "Model shapes is no longer in the model store" in caplog.text)
+    await asyncio.sleep(0.1)
+    assert caplog.text.count("no longer in the model store") == 1
+    assert await serving(classifier, "shapes") == 1
 
 
 async def test_a_new_model_does_not_take_the_service_out_of_rotation(
