@@ -17,6 +17,7 @@ from app.jobs.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from app.store.dataset_report import DatasetReport
 
 _POLL = 0.3
 
@@ -28,8 +29,8 @@ class Backend(Protocol):
         """Names of the datasets that there are."""
         ...
 
-    def add(self, path: Path, name: str) -> None:
-        """Add the folder or archive at `path` as a dataset."""
+    def add(self, path: Path, name: str) -> DatasetReport:
+        """Add the folder or archive at `path` as a dataset; returns what is in it."""
         ...
 
     def submit(self, spec: TrainingSpec) -> JobDocument:
@@ -91,9 +92,9 @@ class Local:
         """Names of the datasets of the workspace."""
         return [report.name for report in open_datasets(self._settings).list()]
 
-    def add(self, path: Path, name: str) -> None:
+    def add(self, path: Path, name: str) -> DatasetReport:
         """Add to the workspace."""
-        add_local(self._settings, path, name)
+        return add_local(self._settings, path, name)
 
     def submit(self, spec: TrainingSpec) -> JobDocument:
         """Queue in the workspace, and begin to work on what is queued there."""

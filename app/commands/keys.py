@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from app.commands.environment import Commands
@@ -33,5 +35,6 @@ def new(name: str, scopes: tuple[str, ...]) -> None:
 
     key, line = make_key(name, scopes)
     click.echo(f"Key (shown this once): {key}", err=True)
-    click.echo("Line for the file of keys:", err=True)
+    shown = sys.stdout.isatty()
+    click.echo("Line for the file of keys:" if shown else "Its line went to standard output.", err=True)
     click.echo(line)

@@ -93,8 +93,9 @@ def rollback(model: str, reason: str) -> None:
     """
     settings = load_settings()
     registry = open_registry(settings)
-    check(settings, registry, model, registry.previous(model))
-    print_promotion(model, registry.rollback(model, by=user(), reason=reason))
+    previous = registry.previous(model)
+    check(settings, registry, model, previous)
+    print_promotion(model, registry.rollback(model, by=user(), reason=reason, to=previous))
 
 
 def check(settings: Settings, registry: Registry, model: str, version: int) -> None:

@@ -18,6 +18,7 @@ from app.commands.environment import Unreachable
 from app.errors import FoveaError, InvalidRequest
 from app.jobs.document import JobDocument, JobList
 from app.jobs.spec import TrainingSpec
+from app.store.dataset_report import DatasetReport
 
 _POLL = 0.3
 _CHUNK = 2**20
@@ -62,12 +63,12 @@ class Remote:
         """Names of the server's datasets."""
         return [report["name"] for report in self._call("GET", "datasets")["datasets"]]
 
-    def add(self, path: Path, name: str) -> None:
+    def add(self, path: Path, name: str) -> DatasetReport:
         """Upload."""
         with packed(path, None) as archive, archive.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             with counting("Uploading", "bytes", then="Checking on the server") as sent:
-                self._call(
+                report = self._call(
                     "POST",
                     "datasets",
                     params={"name": name},
@@ -76,6 +77,7 @@ class Remote:
                     # When all is sent the server looks at every image before it answers.
                     timeout=httpx.Timeout(None, connect=5),
                 )
+        return DatasetReport.model_validate(report)
 
     def submit(self, spec: TrainingSpec) -> JobDocument:
         """Queue on the server."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from app.commands.backends import Backend
     from app.jobs.document import JobDocument
     from app.jobs.spec import TrainingSpec
+    from app.store.dataset_report import DatasetReport
+
+_MOST_NAMED = 3
 
 
 @click.command()
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     "--spec",
     "spec_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON file with any fields of a training spec (docs/training-jobs.md); the options here go before it.",
+    help="JSON file with any fields of a training spec (docs/training.md); the options here go before it.",
 )
 @click.option("--model", help="Model to add a version to.  [default: named as the dataset]")
 @click.option("--architecture", type=click.Choice(["simple_cnn", "resnet_small"]), help="Network.")
@@ -159,6 +162,19 @@ def _resolve(backend: Backend, dataset: str, name: str | None) -> str:
         raise InvalidRequest(
             f"There is a dataset {name!r} already. Train on it with `fovea train {name}`, or add this one with --name."
         )
-    backend.add(path, name)
-    click.echo(f"Added {dataset} as dataset {name}.", err=True)
+    _tell_added(dataset, backend.add(path, name))
     return name
+
+
+def _tell_added(path: str, report: DatasetReport) -> None:
+    """What became of the user's pictures: nobody should find out after the training that half were left out."""
+    said = f"Added {path} as dataset {report.name}: {report.images:,} images in {len(report.classes)} classes"
+    if report.rejected_files:
+        some = [f"{rejected.name} ({rejected.reason.rstrip('.')})" for rejected in report.rejected[:_MOST_NAMED]]
+        if report.rejected_files > len(some):
+            some.append(f"and {report.rejected_files - len(some):,} more")
+        files = "1 file" if report.rejected_files == 1 else f"{report.rejected_files:,} files"
+        said += f"; {files} left out: {', '.join(some)}"
+    click.echo(f"{said}.", err=True)
+    for warning in report.warnings:
+        click.echo(f"Warning: {warning}", err=True)

@@ -22,6 +22,7 @@ _STAGING = ".new-"
 _STAGING_AGE = timedelta(hours=1)
 # The end of a log is read, never all of it: a long training's log has many megabytes.
 _LOG_BYTES = 256 * 1024
+_ENDED = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "was cancelled"}
 
 
 class Jobs:
@@ -127,7 +128,7 @@ class Jobs:
         with job.hold() as held:
             state = readable(job, "state.json", job.state)
             if state.state in FINAL:
-                raise Conflict(f"Job {job.id} has ended already: it is {state.state}.")
+                raise Conflict(f"Job {job.id} has ended already: it {_ENDED[state.state]}.")
             if job.export_begun:
                 raise Conflict(
                     f"It is too late to cancel job {job.id}: its version is being registered. A version that is not "

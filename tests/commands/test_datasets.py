@@ -138,6 +138,7 @@ def test_new_key_fits_its_line(fovea: Fovea) -> None:
     assert result.exit_code == 0
     key = result.stderr.splitlines()[0].rpartition(" ")[2]
     (parsed,) = parse_keys(result.stdout)
+    assert "Its line went to standard output." in result.stderr
     assert parsed.name == "me"
     assert parsed.scopes == {"predict", "train"}
     assert parsed.digest == hashlib.sha256(key.encode()).hexdigest()

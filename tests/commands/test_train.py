@@ -102,6 +102,7 @@ def test_folder_is_uploaded_first(fovea: Fovea, server: Server, server_jobs: Job
     with supervise(server_jobs, Fake()):
         result = fovea("train", pictures, "--name", "snaps", "--server", server.url)
         assert result.exit_code == 0, result.output
+        assert f"Added {pictures} as dataset snaps: 20 images in 2 classes.\n" in result.stderr
         assert server.client.get("/api/v1/datasets/snaps").json()["images"] == 20
         assert server_jobs.list()[0].spec().dataset == "snaps"
         again = fovea("train", pictures, "--name", "snaps", "--server", server.url)
@@ -134,7 +135,7 @@ def test_cancelled_job_ends_the_command_with_status_1(fovea: Fovea, server: Serv
     assert f"Job {job} cancelled: Cancelled before it began." in followed.stderr
     again = fovea("jobs", "cancel", job, "--server", server.url)
     assert again.exit_code == 1
-    assert "has ended already" in again.stderr
+    assert "has ended already: it was cancelled." in again.stderr
 
 
 def test_unreadable_job_is_listed_among_the_others(
@@ -262,6 +263,21 @@ def test_local_path_is_added_to_the_workspace(fovea: Fovea, jobs: Jobs, pictures
     assert fovea("train", pictures, "--local").exit_code == 0
     assert jobs.list()[0].spec().dataset == "holiday-pictures"
     assert "holiday-pictures" in fovea("datasets", "list").output
+
+
+@pytest.mark.usefixtures("fake")
+def test_pictures_that_were_left_out_are_named_before_the_training(fovea: Fovea, pictures: Path) -> None:
+    """Whoever trains on a folder is told at once which of its files are not used, and what is odd about it."""
+    for number in range(5):
+        (pictures / "dark" / f"notes-{number}.txt").write_text("no image")
+    (pictures / "light" / "twin.png").write_bytes((pictures / "dark" / "1.png").read_bytes())
+    result = fovea("train", pictures, "--local")
+    [added] = [line for line in result.stderr.splitlines() if line.startswith("Added")]
+    assert "as dataset holiday-pictures: 21 images in 2 classes; 5 files left out: dark/notes-0.txt (" in added
+    assert "notes-2.txt" in added
+    assert "notes-3.txt" not in added
+    assert added.endswith(", and 2 more.")
+    assert "Warning: Images that occur several times under different labels: 1." in result.stderr
 
 
 def test_failed_job_ends_with_its_reason(fovea: Fovea, monkeypatch: pytest.MonkeyPatch) -> None:
