@@ -21,8 +21,9 @@ from app.store.manifest import Manifest, TensorSpec
 from app.store.registry import Registry
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation
-from app.training.fit import Fitted, peak_learning_rate
+from app.training.fit import Fitted
 from app.training.golden import write_golden
+from app.training.optimization import peak_learning_rate
 
 # Golden examples of a version: enough to meet every class of a usual model, few enough to replay in no time.
 _GOLDEN = 8

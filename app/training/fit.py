@@ -24,12 +24,12 @@ from app.training.architectures import (
     finish,
 )
 from app.training.augmentation import augment, default_augmentation
-from app.training.checkpoint import Arrays, Checkpoint, Epoch
+from app.training.averaging import WeightAverage, values_of
+from app.training.checkpoint import Checkpoint, Epoch
 from app.training.dataset import TrainingData
+from app.training.optimization import compile_model
 from app.training.reporter import Reporter
 from app.training.sources import Targets
-
-_DEFAULT_LEARNING_RATE = {"adam": 0.001, "adamw": 0.001, "rmsprop": 0.001, "sgd": 0.05}
 
 # Share of the fitting time that evaluating and exporting take at the end, for the estimate of the time left.
 _AFTERWARDS = 0.05
@@ -71,14 +71,14 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
     model = network(spec.mixed_precision)
     batch_size = min(spec.batch_size, len(train_images))
     steps = len(train_images) // batch_size
-    _compile(model, spec, steps)
-    average = _Average(model, spec.weight_average)
+    compile_model(model, spec, steps)
+    average = WeightAverage(model, spec.weight_average)
     state = Checkpoint.load(checkpoints)
     if state is not None:
         _restore(model, average, state)
         reporter.phase("fit", f"resuming after epoch {len(state.history)}")
     else:
-        state = Checkpoint([], [], [], best=_values(model.weights), best_epoch=0)
+        state = Checkpoint([], [], [], best=values_of(model.weights), best_epoch=0)
         reporter.phase("fit", f"{architecture.name} with {model.count_params():,} parameters")
     validation = _batches(data.images[data.validation], data.targets[data.validation], len(data.labels), batch_size)
 
@@ -89,7 +89,7 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
         fitted = model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(reporter), average])
         with average.applied():
             val_loss, val_accuracy = model.evaluate(validation, verbose=0, callbacks=[_Watch(reporter)])
-            weights = _values(model.weights)
+            weights = values_of(model.weights)
         epoch = Epoch(
             epoch=number,
             loss=fitted.history["loss"][0],
@@ -102,7 +102,7 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
         state.history.append(epoch)
         if _is_best(state.history, len(data.validation), spec.schedule):
             state.best, state.best_epoch = weights, number
-        state.variables, state.optimizer = _values(model.variables), _values(model.optimizer.variables)
+        state.variables, state.optimizer = values_of(model.variables), values_of(model.optimizer.variables)
         state.average = average.values()
         state.save(checkpoints)
         _report(epoch, spec.epochs, state.history, reporter)
@@ -114,42 +114,6 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
     final.set_weights(state.best)
     model = finish(final, mirrored=spec.mirror_average)
     return Fitted(model, architecture, augmentation, normalization, state.history, state.best_epoch)
-
-
-def peak_learning_rate(spec: TrainingSpec) -> float:
-    """The learning rate asked for, or what suits the optimizer."""
-    return spec.learning_rate or _DEFAULT_LEARNING_RATE[spec.optimizer]
-
-
-def _compile(model: keras.Model, spec: TrainingSpec, steps: int) -> None:
-    peak = peak_learning_rate(spec)
-    total = steps * spec.epochs
-    warmup = int(total * spec.warmup)
-    if spec.schedule == "cosine":
-        rate: Any = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=peak / 100 if warmup else peak,
-            decay_steps=max(1, total - warmup),
-            warmup_target=peak if warmup else None,
-            warmup_steps=warmup,
-        )
-    else:
-        rate = peak
-    decay = spec.weight_decay or None
-    match spec.optimizer:
-        case "adam":
-            optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
-        case "adamw":
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=spec.weight_decay)
-        case "sgd":
-            optimizer = keras.optimizers.SGD(rate, spec.momentum, nesterov=spec.momentum > 0, weight_decay=decay)
-        case "rmsprop":
-            optimizer = keras.optimizers.RMSprop(rate, weight_decay=decay)
-    if decay:
-        # Decaying what only shifts and scales helps nothing.
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=spec.label_smoothing)
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    optimizer.build(model.trainable_variables)
 
 
 def _augmented(
@@ -203,68 +167,11 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._reporter.check_cancelled()
 
 
-class _Average(keras.callbacks.Callback):  # type: ignore[misc]
-    """Exponential moving average of all weights, batch norm statistics included (Polyak and Juditsky, 1992)."""
-
-    def __init__(self, model: keras.Model, momentum: float) -> None:
-        super().__init__()
-        self._momentum = momentum
-        self._weights = [weight.value for weight in model.weights] if momentum else []
-        self._averages = [tf.Variable(weight) for weight in self._weights]
-        self._step = tf.Variable(0.0)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if self._momentum:
-            self._update()
-
-    @tf.function  # type: ignore[untyped-decorator]
-    def _update(self) -> None:
-        self._step.assign_add(1.0)
-        # The young average follows quickly: it must not remember the random start.
-        momentum = tf.minimum(self._momentum, self._step / (10.0 + self._step))
-        for average, weight in zip(self._averages, self._weights, strict=True):
-            average.assign(average * momentum + weight * (1 - momentum))
-
-    def applied(self) -> _Swapped:
-        """The model carries the averages for the length of the block."""
-        return _Swapped(self._weights, self._averages)
-
-    def values(self) -> Arrays:
-        return [self._step.numpy(), *_values(self._averages)] if self._momentum else []
-
-    def restore(self, values: Arrays) -> None:
-        if self._momentum:
-            for variable, value in zip([self._step, *self._averages], values, strict=True):
-                variable.assign(value)
-
-
-class _Swapped:
-    """Exchanges the values of two lists of variables, and back."""
-
-    def __init__(self, weights: list[tf.Variable], averages: list[tf.Variable]) -> None:
-        self._weights = weights
-        self._averages = averages
-
-    def __enter__(self) -> None:
-        self._kept = _values(self._weights)
-        for weight, average in zip(self._weights, self._averages, strict=True):
-            weight.assign(average)
-
-    def __exit__(self, *_: object) -> None:
-        for weight, kept in zip(self._weights, self._kept, strict=True):
-            weight.assign(kept)
-
-
-def _restore(model: keras.Model, average: _Average, state: Checkpoint) -> None:
+def _restore(model: keras.Model, average: WeightAverage, state: Checkpoint) -> None:
     for variables, values in ((model.variables, state.variables), (model.optimizer.variables, state.optimizer)):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
     average.restore(state.average)
-
-
-def _values(variables: list[Any]) -> Arrays:
-    # Copied: the array that `numpy()` hands out may be the variable's own memory.
-    return [np.array(variable.numpy()) for variable in variables]
 
 
 def _is_best(history: list[Epoch], images: int, schedule: str) -> bool:
