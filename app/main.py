@@ -212,11 +212,11 @@ def _serve_here(settings: Settings, listener: socket.socket, *, announcing: bool
     ignore_decoder_warnings()
     app = create_app(settings)
     services: Services = app.state.services
-    url = banner.base_url(settings, listener)
+    address, url = banner.listening(listener), banner.base_url(settings, listener)
 
     async def announce() -> None:
         await services.lifecycle.loaded.wait()
-        sys.stdout.write(await asyncio.to_thread(banner.banner, services, url) + "\n")
+        sys.stdout.write(await asyncio.to_thread(banner.banner, services, address, url) + "\n")
         sys.stdout.flush()
 
     server.run(app, listener, announce if announcing else None)

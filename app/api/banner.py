@@ -19,20 +19,39 @@ _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not listened o
 _KEY = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
+def listening(listener: socket.socket) -> str:
+    """The address that a socket really listens on."""
+    host, port = listener.getsockname()[:2]
+    return f"{_url(host, port)} (all addresses of this machine)" if host in _WILDCARDS else _url(host, port)
+
+
 def base_url(settings: Settings, listener: socket.socket) -> str:
     """Address of the service, for a person at this machine."""
     host = "127.0.0.1" if settings.host in _WILDCARDS else settings.host
-    port = listener.getsockname()[1]
+    return _url(host, listener.getsockname()[1])
+
+
+def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def banner(services: Services, url: str) -> str:
-    """Address, models and versions, docs page, and a command that works. Reads the store, and so may block."""
+def banner(services: Services, address: str, url: str) -> str:
+    """Address, models and versions, folders, keys, docs page, and a command that works.
+
+    Args:
+        services: the store is read, so this may block.
+        address: what it listens on, from `listening`.
+        url: what reaches it from this machine, from `base_url`.
+    """
+    settings = services.settings
     status = services.classifier.status()
     answering = [model for model in status.models if model.serving is not None]
     lines = [
-        f"Fovea {package.__version__} listens on {url}",
+        f"Fovea {package.__version__} listens on {address}",
         *(f"  Model  {_describe(services.registry, model)}" for model in status.models),
+        f"  Store  {settings.model_store.absolute()}",
+        f"  Work   {settings.workspace.absolute()} (datasets and training jobs)",
+        f"  Keys   {_keys(services)}",
         f"  Docs   {url}/docs",
     ]
     key = _KEY if services.keys is not None else ""
@@ -49,14 +68,21 @@ def banner(services: Services, url: str) -> str:
     return "\n".join(lines)
 
 
+def _keys(services: Services) -> str:
+    if services.keys is not None:
+        return f"needed; they are in {services.settings.api_keys} (FOVEA_API_KEYS)"
+    return "none needed: whoever reaches the address may do everything"
+
+
 def _describe(registry: Registry, model: ModelStatus) -> str:
     if model.serving is None:
         return f"{model.model}: {model.state}. {model.reason or ''}".rstrip()
     text = f"{model.model}, version {model.serving}"
     manifest = _manifest(registry, model)
     accuracy = manifest.metrics.get("accuracy") if manifest else None
-    if accuracy is not None:
-        text += f" ({accuracy:.1%} of its test images right)"
+    if manifest is not None and accuracy is not None:
+        images = manifest.data.counts.get("test") if manifest.data else None
+        text += f" ({accuracy:.1%} of {f'{images:,}' if images else 'its'} test images right)"
     if model.state != "ready":
         text += f"; {model.state}: {model.reason}"
     return text

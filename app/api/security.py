@@ -145,9 +145,11 @@ class Keys:
         try:
             text = self._path.read_text("utf-8")
         except OSError as error:
-            raise ConfigurationError(f"The file of API keys cannot be read: {error.strerror}.") from None
+            raise ConfigurationError(
+                f"FOVEA_API_KEYS={self._path}: the file cannot be read: {error.strerror}. `fovea keys new` makes keys."
+            ) from None
         except UnicodeDecodeError:
-            raise ConfigurationError("The file of API keys is not UTF-8 text.") from None
+            raise ConfigurationError(f"FOVEA_API_KEYS={self._path}: the file is not UTF-8 text.") from None
         return parse_keys(text)
 
 

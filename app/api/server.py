@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import math
 import os
 import signal
@@ -17,6 +19,8 @@ from fastapi import FastAPI
 from app.api.services import services_of_app
 from app.errors import ConfigurationError
 from app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 # Longer than the minute that load balancers keep idle connections: whoever closes first must be
@@ -45,9 +49,14 @@ def listen(settings: Settings) -> socket.socket:
     except PermissionError as error:
         raise ConfigurationError(f"Not allowed to listen on {where}: choose a FOVEA_PORT from 1024 on.") from error
     except OSError as error:
-        raise ConfigurationError(
-            f"Cannot listen on {where}: {error.strerror}. Stop what uses it, or choose another FOVEA_PORT."
-        ) from error
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"Cannot listen on {where}: it is in use. Stop what uses it, or choose another: "
+                f"`PORT={settings.port + 1 if settings.port < 65535 else 8000} make serve`, or set FOVEA_PORT."
+            ) from error
+        # Python appends "(while attempting to bind on address …)" to what the system said.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigurationError(f"Cannot listen on {where}: {reason}. Set FOVEA_HOST or FOVEA_PORT.") from error
     listener.setblocking(False)
     return listener
 
@@ -99,6 +108,11 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._announcing is not None:
             self._announcing.cancel()
+        logger.info(
+            "Shutting down: requests in flight are answered, for at most %g s; a training job that runs goes on by "
+            "itself.",
+            services_of_app(self.config.app).settings.shutdown_grace,
+        )
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.api import banner
 from app.api.security import make_key
 from app.api.server import listen
 from app.errors import ConfigurationError
@@ -127,10 +128,14 @@ def test_client_that_never_stops_sending_is_cut_off(server: Server) -> None:
 def test_start_says_all_that_a_newcomer_needs(tmp_path: Path, store: Registry) -> None:
     """The start prints address, model, version, its accuracy, the docs page, and a curl line that works as printed."""
     curl = require_tool("curl")
-    better = add_version(store, promote=True, metrics={"accuracy": 0.914})
+    data = {"dataset": "lines", "sha256": "0" * 64, "counts": {"train": 8_000, "test": 5_000}}
+    better = add_version(store, promote=True, metrics={"accuracy": 0.914}, data=data)
     with running(tmp_path) as server:
         said = server.output
-        assert f"shapes, version {better} (91.4% of its test images right)" in said
+        assert f"shapes, version {better} (91.4% of 5,000 test images right)" in said
+        assert f"Store  {tmp_path / 'store'}\n" in said
+        assert f"Work   {tmp_path / 'workspace'} " in said
+        assert "Keys   none needed" in said
         assert f"{server.url}/docs" in said
         [command] = re.findall(r"Try\s+(curl .+)", said)
         done = subprocess.run(
@@ -138,6 +143,17 @@ def test_start_says_all_that_a_newcomer_needs(tmp_path: Path, store: Registry) -
         )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] == better
+
+
+def test_start_says_the_address_that_it_really_listens_on() -> None:
+    """All addresses are called so, though the command is for this machine."""
+    settings = Settings(host="0.0.0.0", port=0)
+    with contextlib.closing(listen(settings)) as listener:
+        port = listener.getsockname()[1]
+        assert banner.listening(listener) == f"http://0.0.0.0:{port} (all addresses of this machine)"
+        assert banner.base_url(settings, listener) == f"http://127.0.0.1:{port}"
+    with contextlib.closing(listen(Settings(port=0))) as listener:
+        assert banner.listening(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_start_with_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
@@ -152,10 +168,13 @@ def test_start_with_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_taken_port_is_said_with_the_way_out() -> None:
-    """A port that is in use is named, and what to do about it."""
+    """A port that is in use is named, and what to do about it, without the words of the system."""
     first = listen(Settings(port=0))
-    with contextlib.closing(first), pytest.raises(ConfigurationError, match="FOVEA_PORT"):
+    with contextlib.closing(first), pytest.raises(ConfigurationError, match=r"in use.*make serve.*FOVEA_PORT") as said:
         listen(Settings(port=first.getsockname()[1]))
+    assert "while attempting" not in str(said.value)
+    with pytest.raises(ConfigurationError, match=r"Cannot listen on port 0 of 192\.0\.2\.1: [^(]+ FOVEA_HOST"):
+        listen(Settings(host="192.0.2.1", port=0))
     with pytest.raises(ConfigurationError, match="FOVEA_HOST"):
         listen(Settings(host="no-such-host.invalid", port=0))
 
@@ -172,6 +191,7 @@ def test_sigterm_answers_what_is_in_flight_and_ends_well(tmp_path: Path, store: 
         assert answer.startswith(b"HTTP/1.1 200")
         assert b'"label":"horizontal"' in answer
         assert server.wait() == 0
+    assert server.log.count("Shutting down: requests in flight are answered") == workers
 
 
 def accepts(server: Server) -> bool:
@@ -293,3 +313,4 @@ def test_keys_are_asked_for_and_followed_on_the_network(tmp_path: Path, store: R
         assert key not in said + server.log
     assert all(json.loads(entry)["message"] for entry in server.log.splitlines())
     assert "YOUR_KEY" in said
+    assert f"Keys   needed; they are in {keyring.path} (FOVEA_API_KEYS)" in said
