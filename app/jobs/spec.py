@@ -148,7 +148,9 @@ class TrainingSpec(BaseModel):
         None, gt=0, le=10, description="Peak learning rate. Unset: 0.001 for adaptive optimizers, 0.05 for sgd."
     )
     schedule: Literal["constant", "cosine"] = Field("cosine", description="Learning rate over the epochs.")
-    warmup: float = Field(0.1, ge=0, le=0.9, description="Share of all steps in which the learning rate rises, under `cosine`.")
+    warmup: float = Field(
+        0.1, ge=0, le=0.9, description="Share of all steps in which the learning rate rises, under `cosine`."
+    )
     weight_decay: float = Field(0.0005, ge=0, le=1, description="Decoupled weight decay of the kernels.")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of the true label's weight that is spread over all classes."
