@@ -114,6 +114,14 @@ def readable(job: JobFolder, file: str, read: Callable[[], _Read]) -> _Read:
         raise StorageFailed(f"The {file} of job {job.id} cannot be read: {error.strerror or error}.") from error
 
 
+def why(result: JobResult) -> str:
+    """The reason why the version was promoted or not, without the words that say which of the two."""
+    reason = result.promotion_reason
+    for said in ("registered, ", "not promoted: "):
+        reason = reason.removeprefix(said)
+    return reason.rstrip(".")
+
+
 def epoch_history(lines: list[Progress]) -> list[Progress]:
     """One line an epoch: a resumed trainer may have done some again, and what it did last counts."""
     history: list[Progress] = []

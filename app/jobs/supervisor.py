@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.errors import FoveaError
+from app.jobs.document import why
 from app.jobs.executors.base import Executor, Exit
 from app.jobs.folder import FINAL, JobFolder, JobState, State, now
 from app.jobs.jobs import Jobs, log_tail
@@ -66,6 +67,7 @@ class Supervisor:
         self._attempt_at_launch: dict[str, int] = {}
         self._due_since: dict[str, float] = {}
         self._said: dict[str, str] = {}
+        self._unfinished: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; stand by while another process leads. A trainer at work is left at it."""
@@ -107,6 +109,7 @@ class Supervisor:
         living = 0
         waiting: list[tuple[bool, JobFolder]] = []
         for job_id, known in self._jobs.states().items():
+            self._tell_end(job_id, known)
             # A trainer that has said its last word still takes its memory until its process is gone.
             if known.state in FINAL and job_id not in self._attempt_at_launch:
                 continue
@@ -125,6 +128,14 @@ class Supervisor:
             : max(0, self._executor.capacity - living)
         ]:
             self._launch(job)
+
+    def _tell_end(self, job_id: str, known: JobState) -> None:
+        """Log how a job has ended, whoever ended it: its trainer, a request, or this supervisor."""
+        if known.state not in FINAL:
+            self._unfinished.add(job_id)
+        elif job_id in self._unfinished:
+            self._unfinished.remove(job_id)
+            logger.info("Training job %s: %s", job_id, _outcome(JobFolder(self._jobs.root / job_id), known))
 
     def _untouched(self, job: JobFolder, state: JobState) -> bool:
         """Whether a job is simply waiting for its turn: no need to take its lock at every look."""
@@ -217,8 +228,25 @@ def _begun(state: JobState) -> JobState:
 
 def _end(job: JobFolder, state: JobState, final: State, reason: str | None) -> State:
     job.write_state(state.model_copy(update={"state": final, "finished_at": now(), "reason": reason}))
-    logger.info("Training job %s: %s. %s", job.id, final, reason or "")
     return final
+
+
+def _outcome(job: JobFolder, state: JobState) -> str:
+    """How a job has ended, in a line."""
+    if state.state != "succeeded":
+        # Below the first line of a reason stands the end of the trainer's log.
+        reason = (state.reason or "no reason was given").partition("\n")[0]
+        return f"{state.state}: {reason.removesuffix(' The end of its log:')}"
+    try:
+        result = job.result()
+    except (OSError, ValueError):
+        result = None
+    if result is None:
+        return "succeeded; its result.json cannot be read."
+    accuracy = result.metrics.get("accuracy")
+    measured = "" if accuracy is None else f", accuracy {accuracy:.4f}"
+    promoted = "promoted" if result.promoted else "not promoted"
+    return f"succeeded, {result.model} version {result.version}{measured}, {promoted} ({why(result)})"
 
 
 def _fruitless_attempts(job: JobFolder, state: JobState) -> int:

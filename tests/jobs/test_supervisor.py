@@ -297,6 +297,25 @@ def test_stopped_supervisor_leaves_the_trainer_at_work(jobs: Jobs) -> None:
     wait_until(lambda: not executor.alive(job), "the trainer to end")
 
 
+def test_end_of_each_job_is_logged_in_a_line(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what came of a job: the version and whether it was promoted, or why there is none."""
+    good, unwanted, bad = (jobs.submit(SPEC) for _ in range(3))
+    begin(bad, 3)
+    (bad.path / "log.txt").write_text("Traceback\n")
+    caplog.set_level("INFO", "app.jobs.supervisor")
+    ends = [
+        (good, "succeeded, digits version 1, accuracy 0.8750, not promoted (The promotion policy is manual)"),
+        (unwanted, "cancelled: Cancelled before it began."),
+        (bad, "failed: The trainer died 3 times in a row without finishing an epoch."),
+    ]
+    with supervise(jobs, Fake(epochs=3, seconds=0.2)):
+        wait_for(good, "running")
+        jobs.cancel(unwanted.id)
+        wait_until(lambda: all(f"{job.id}: {end}" in caplog.text for job, end in ends), "a line for each")
+    for job, end in ends:
+        assert caplog.messages.count(f"Training job {job.id}: {end}") == 1
+
+
 def test_unreadable_job_does_not_stop_the_others(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
     """One job whose files are spoilt is reported; the others run."""
     spoilt = jobs.submit(SPEC)
