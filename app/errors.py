@@ -64,18 +64,26 @@ class NotFound(FoveaError):
 
 
 class ModelNotFound(NotFound):
+    """There is no model of that name; the message says which there are."""
+
     code = "model_not_found"
 
 
 class VersionNotFound(NotFound):
+    """The model has no such version, or none in production; the message says which it has."""
+
     code = "version_not_found"
 
 
 class DatasetNotFound(NotFound):
+    """There is no dataset of that name; `GET /api/v1/datasets` lists them."""
+
     code = "dataset_not_found"
 
 
 class JobNotFound(NotFound):
+    """There is no training job with that id; `GET /api/v1/training-jobs` lists them."""
+
     code = "job_not_found"
 
 

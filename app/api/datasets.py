@@ -48,6 +48,7 @@ def _body(file: str, media_type: str | None = None) -> dict[str, Any]:
 
 @router.post(
     "",
+    summary="Upload a dataset",
     status_code=201,
     responses={
         201: {
@@ -113,7 +114,11 @@ async def add_dataset(
     return report
 
 
-@router.get("", responses={**answer("The datasets.", datasets=DATASETS), **problems("storage_failed")})
+@router.get(
+    "",
+    summary="List the datasets",
+    responses={**answer("The datasets.", datasets=DATASETS), **problems("storage_failed")},
+)
 @requires("train")
 def list_datasets(request: Request) -> DatasetList:
     """All datasets, the built-in ones included; `GET /datasets/{name}` has the full report of one.
@@ -125,6 +130,7 @@ def list_datasets(request: Request) -> DatasetList:
 
 @router.get(
     "/{name}",
+    summary="Show a dataset",
     responses={
         **answer("The report.", report=REPORT),
         **problems("invalid_name", "dataset_not_found", "storage_failed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -63,6 +64,8 @@ code{font-size:1.05em}table{border-collapse:collapse}
 td,th{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0;
 border-bottom:1px solid #ddd}:target{background:#fff3c4}"""
 
+_CODE = re.compile(r"`([^`]+)`")
+
 
 @public
 async def home(_request: Request) -> Response:
@@ -96,6 +99,15 @@ async def asset(request: Request) -> Response:
 
 
 @public
+async def favicon(_request: Request) -> Response:
+    """The icon, where browsers look for it whatever the page says."""
+    name = "favicon-32x32.png"
+    return FileResponse(
+        str(swagger_ui_path / name), media_type=_ASSETS[name], headers={"Cache-Control": "public, max-age=86400"}
+    )
+
+
+@public
 async def openapi(request: Request) -> Response:
     """The OpenAPI document, version 3.1."""
     return JSONResponse(request.app.openapi())
@@ -113,7 +125,7 @@ async def problem_page(_request: Request) -> Response:
     """What every `type` of a problem document leads to."""
     rows = "".join(
         f'<tr id="{code}"><td>{status}</td><td><code>{code}</code></td>'
-        f"<td><b>{html.escape(title)}</b><br>{html.escape(explanation)}</td></tr>"
+        f"<td><b>{html.escape(title)}</b><br>{_marked_up(explanation)}</td></tr>"
         for code, (status, title, explanation) in errors.codes().items()
     )
     page = (
@@ -125,10 +137,16 @@ async def problem_page(_request: Request) -> Response:
     return HTMLResponse(page, headers=_HEADERS)
 
 
+def _marked_up(text: str) -> str:
+    """Plain text with `code` in it, as HTML."""
+    return _CODE.sub(r"<code>\1</code>", html.escape(text))
+
+
 def routes() -> list[PlainRoute]:
     """All of the page; none of it is in the OpenAPI document."""
     return [
         PlainRoute("/", home),
+        PlainRoute("/favicon.ico", favicon),
         PlainRoute("/docs", docs),
         PlainRoute("/docs/start.js", script),
         PlainRoute("/docs/openapi.json", openapi_for_page),

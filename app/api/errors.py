@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +23,7 @@ from starlette.types import Scope
 
 from app import errors
 from app.api.services import services_of
-from app.api.validation import explain
+from app.api.validation import explain, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -221,9 +222,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    body = getattr(getattr(request.scope.get("route"), "body_field", None), "field_info", None)
-    found = [explain(entry, getattr(body, "annotation", None)) for entry in error.errors()]
-    detail = "; ".join(f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}" for entry in found[:3])
+    route = request.scope.get("route")
+    body = getattr(getattr(route, "body_field", None), "field_info", None)
+    examples: dict[str, str] = {}
+    for parameter in route.dependant.query_params if isinstance(route, APIRoute) else ():
+        if parameter.field_info.examples:
+            examples[parameter.alias] = str(parameter.field_info.examples[0])
+    found = [explain(entry, getattr(body, "annotation", None), examples) for entry in error.errors()]
+    detail = "; ".join(map(sentence, found[:3]))
     if len(found) > 3:
         detail += f"; and {len(found) - 3} more"
     return problem(

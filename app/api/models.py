@@ -69,7 +69,9 @@ _SANDBOX = {
 }
 
 
-@router.get("", responses={**answer("All models.", models=MODELS), **problems("storage_failed")})
+@router.get(
+    "", summary="List the models", responses={**answer("All models.", models=MODELS), **problems("storage_failed")}
+)
 @requires("predict", "train")
 async def list_models(request: Request) -> ModelList:
     """All models of the store: versions, which one is production, which one answers, and whether it is well."""
@@ -80,6 +82,7 @@ async def list_models(request: Request) -> ModelList:
 
 @router.get(
     "/{model}",
+    summary="Show a model",
     responses={
         **answer("The model.", model=MODEL),
         **problems("invalid_name", "model_not_found", "storage_failed"),
@@ -96,6 +99,7 @@ async def get_model(request: Request, model: Model) -> ModelDocument:
 
 @router.get(
     "/{model}/versions/{version}",
+    summary="Show a version of a model",
     responses={
         **answer("The version.", version=VERSION),
         **problems(
@@ -119,6 +123,7 @@ async def get_version(request: Request, model: Model, version: Version) -> Versi
 
 @router.get(
     "/{model}/versions/{version}/evaluation/{file:path}",
+    summary="Fetch a file of an evaluation",
     response_class=FileResponse,
     responses={
         200: {
@@ -159,6 +164,7 @@ async def get_evaluation_file(
 
 @router.get(
     "/{model}/promotions",
+    summary="List a model's promotions",
     responses={
         **answer("The log.", promotions=PROMOTIONS),
         **problems("invalid_name", "model_not_found", "storage_failed"),
@@ -173,6 +179,7 @@ async def list_promotions(request: Request, model: Model) -> PromotionList:
 
 @router.post(
     "/{model}/promote",
+    summary="Promote a version",
     responses={
         **answer("The entry of the log that says so.", promoted=PROMOTED),
         **problems(
@@ -206,6 +213,7 @@ async def promote(
 
 @router.post(
     "/{model}/rollback",
+    summary="Roll back to the version before",
     responses={
         **answer("The entry of the log that says so.", rolled_back=ROLLED_BACK),
         **problems(

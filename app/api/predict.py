@@ -190,14 +190,15 @@ def _version(text: str) -> int | Literal["production"]:
     if text == "production":
         return "production"
     if _NUMBER.fullmatch(text) is None:
-        raise InvalidRequest(f"version={printable(text[:40])!r} is not allowed: a version's number, or 'production'.")
+        raise InvalidRequest(
+            f"version={printable(text[:40])!r} is not allowed. Allowed: a version's number, or 'production'."
+        )
     return int(text)
 
 
 def _top_k(text: str) -> int:
     if text != "0" and _NUMBER.fullmatch(text) is None:
         raise InvalidRequest(
-            f"top_k={printable(text[:40])!r} is not allowed: a whole number, the most probable classes to list; "
-            "0 lists all."
+            f"top_k={printable(text[:40])!r} is not allowed. Allowed: a whole number from 0 up; 0 lists all classes."
         )
     return int(text)

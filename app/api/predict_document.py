@@ -160,7 +160,7 @@ def paths(problems: Callable[..., dict[int | str, dict[str, Any]]]) -> dict[str,
                             "application/json": {
                                 "schema": {"$ref": "#/components/schemas/Predictions"},
                                 "examples": {
-                                    "one": {"summary": "One image", "value": _example(_CAT)},
+                                    "one": {"summary": "One image", "value": _example({**_CAT, "name": "image"})},
                                     "several": {
                                         "summary": "Several, one of them damaged",
                                         "value": _example(_CAT, _BROKEN),

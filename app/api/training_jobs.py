@@ -35,6 +35,7 @@ _HEARTBEAT_SECONDS = 15.0
 
 @router.post(
     "",
+    summary="Train the next version of a model",
     status_code=202,
     responses={
         202: {
@@ -65,7 +66,9 @@ async def submit(
     return await asyncio.to_thread(services.jobs.document, job.id)
 
 
-@router.get("", responses={**answer("The jobs.", jobs=JOBS), **problems("storage_failed")})
+@router.get(
+    "", summary="List the training jobs", responses={**answer("The jobs.", jobs=JOBS), **problems("storage_failed")}
+)
 @requires("train")
 def list_jobs(
     request: Request, limit: Annotated[int, Query(ge=1, le=1000, description="How many, the newest first.")] = 100
@@ -78,6 +81,7 @@ def list_jobs(
 
 @router.get(
     "/{job_id}",
+    summary="Show a training job",
     responses={
         **answer("The job.", running=RUNNING, succeeded=SUCCEEDED),
         **problems("job_not_found", "storage_failed"),
@@ -91,6 +95,7 @@ def get_job(request: Request, job_id: JobId) -> JobDocument:
 
 @router.post(
     "/{job_id}/cancel",
+    summary="Cancel a training job",
     status_code=202,
     responses={
         **answer("Cancelled, or about to be.", 202, cancelled=CANCELLED),
@@ -110,6 +115,7 @@ def cancel(request: Request, job_id: JobId) -> JobDocument:
 
 @router.get(
     "/{job_id}/log",
+    summary="Read a job's output",
     response_class=PlainTextResponse,
     responses={
         200: {
@@ -132,6 +138,7 @@ def get_log(
 
 @router.get(
     "/{job_id}/events",
+    summary="Follow a job's events",
     response_class=StreamingResponse,
     responses={
         200: {

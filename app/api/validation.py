@@ -7,9 +7,18 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from app.errors import InvalidName
+from app.names import PATTERN, check_name
 
-def explain(entry: Mapping[str, Any], body: object) -> dict[str, Any]:
-    """One validation error: where, why, and what is allowed. The input itself is not sent back."""
+
+def explain(entry: Mapping[str, Any], body: object, examples: Mapping[str, str]) -> dict[str, Any]:
+    """One validation error: where, why, and what is allowed. Of the input, nothing but names is sent back.
+
+    Args:
+        entry: as pydantic gives it.
+        body: annotation of the body.
+        examples: values of query parameters that would do, by the parameters' names.
+    """
     location = entry.get("loc", ())
     message = str(entry.get("msg", ""))
     context: Mapping[str, Any] = entry.get("ctx") or {}
@@ -19,15 +28,33 @@ def explain(entry: Mapping[str, Any], body: object) -> dict[str, Any]:
         if isinstance(value, (str, int, float, bool)) and key not in ("error", "actual_length", "tag", "discriminator")
     }
     if entry.get("type") == "json_invalid":
-        message = f"Not valid JSON: {context.get('error', '')}"
+        message = f"The body is not valid JSON: {context.get('error', '')} (at character {int(location[-1]) + 1})"
     elif entry.get("type") == "extra_forbidden":
         fields = _fields(body, location[1:-1])
         message = f"There is no such field. Allowed: {', '.join(fields)}"
         allowed = {"fields": fields}
+    elif entry.get("type") == "string_pattern_mismatch" and context.get("pattern") == PATTERN:
+        try:
+            check_name(str(entry.get("input")), str(location[-1]))
+        except InvalidName as error:
+            message = str(error)
+    elif entry.get("type") == "missing" and tuple(location[:1]) == ("query",):
+        name = str(location[-1])
+        message = f"required, for example ?{name}={examples[name]}" if name in examples else "required"
     explained: dict[str, Any] = {"loc": _location(location), "msg": message}
     if allowed:
         explained["allowed"] = allowed
     return explained
+
+
+def sentence(explained: Mapping[str, Any]) -> str:
+    """An explained error in a line: where, unless it says so itself, and why."""
+    location = [str(part) for part in explained["loc"]]
+    if location[:1] == ["query"]:
+        del location[0]
+    elif len(explained["loc"]) == 2 and isinstance(explained["loc"][1], int):
+        return str(explained["msg"])  # the place in a body that is no JSON
+    return f"{'.'.join(location)}: {explained['msg']}"
 
 
 def _fields(annotation: object, location: Sequence[Any]) -> list[str]:

@@ -16,6 +16,7 @@ from tests.serving.versions import gray
 # Pages for people, and the document itself.
 UNDOCUMENTED = {
     "/",
+    "/favicon.ico",
     "/docs",
     "/docs/start.js",
     "/docs/openapi.json",
@@ -90,7 +91,7 @@ async def test_everything_is_explained_by_text_and_example(api: API) -> None:
     body, answer in JSON or text, and error an example."""
     for (path, method), operation in operations(api.app.openapi()).items():
         where = f"{method} {path}"
-        assert operation["summary"], where
+        assert re.fullmatch(r"[A-Z][^A-Z]+", operation["summary"].replace("Prometheus", "")), where  # by a person
         assert operation["description"], where
         assert operation["tags"], where
         for parameter in operation.get("parameters", []):
@@ -110,12 +111,20 @@ async def test_everything_is_explained_by_text_and_example(api: API) -> None:
                 assert "application/json" not in response["content"], (where, status)
 
 
+async def test_icon_is_where_browsers_look_for_it(api: API) -> None:
+    """A PNG, without a key."""
+    response = await api.client.get("/favicon.ico")
+    assert response.headers["content-type"] == "image/png"
+    assert response.content.startswith(b"\x89PNG")
+
+
 async def test_predict_documents_its_bodies_and_answers(api: API) -> None:
     """The hot route's raw and multipart bodies are in the document, and examples of one and several images."""
     operation = operations(api.app.openapi())["/api/v1/predict", "post"]
     assert set(operation["requestBody"]["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
     answer = operation["responses"]["200"]["content"]["application/json"]
     assert set(answer["examples"]) == {"one", "several"}
+    assert answer["examples"]["one"]["value"]["predictions"][0]["name"] == "image"
     assert {parameter["name"] for parameter in operation["parameters"]} == {"model", "version", "top_k"}
     assert {"400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"} <= set(operation["responses"])
 

@@ -48,6 +48,14 @@ async def test_page_of_errors_has_an_anchor_for_each(api: API) -> None:
     page = (await api.client.get("/docs/errors")).text
     for code in codes():
         assert f'id="{code}"' in page
+    assert "`" not in page
+    assert "<code>Allow</code>" in page
+
+
+def test_meanings_say_more_than_titles() -> None:
+    """No code is explained by its own title."""
+    for code, (_, title, meaning) in codes().items():
+        assert meaning.rstrip(".") != title, code
 
 
 async def test_unknown_paths_are_problems(api: API, problem: Problem) -> None:
@@ -97,7 +105,8 @@ def test_retry_after_is_in_whole_seconds_and_never_zero(seconds: float, header: 
         ({}, ["body", "dataset"], "required"),
         ({"dataset": "digits", "epochs": 0}, ["body", "epochs"], "greater than or equal to 1"),
         ({"dataset": "digits", "epochs": "x"}, ["body", "epochs"], "valid integer"),
-        ({"dataset": "../x"}, ["body", "dataset"], "pattern"),
+        ({"dataset": "../x"}, ["body", "dataset"], "'../x' is not a valid dataset name. Allowed: 1 to 63 characters"),
+        ({"dataset": "digits", "model": "A b"}, ["body", "model"], "'A b' is not a valid model name. Allowed: 1 to"),
         ({"dataset": "digits", "epoch": 1}, ["body", "epoch"], "epochs"),
         ({"dataset": "digits", "splits": {"dev": 1}}, ["body", "splits", "dev"], "validation, test"),
         ({"dataset": "digits", "architecture": {"name": "vgg"}}, ["body", "architecture"], "'simple_cnn'"),
@@ -119,6 +128,21 @@ async def test_validation_says_where_why_and_what_is_allowed(
     assert found["loc"] == location
     assert said in found["msg"] + repr(found.get("allowed"))
     assert ".".join(location) in document["detail"]
+
+
+async def test_broken_json_is_said_to_be_so(api: API, problem: Problem) -> None:
+    """With the place, and no field that nobody sent."""
+    headers = {"Content-Type": "application/json"}
+    response = await api.client.post(JOBS, content=b"{dataset: 1}", headers=headers)
+    detail = problem(response, 422, "validation_failed")["detail"]
+    assert detail.startswith("The body is not valid JSON: Expecting property name")
+    assert detail.endswith("(at character 2)")
+
+
+async def test_missing_parameter_is_shown_by_example(api: API, problem: Problem) -> None:
+    """What a parameter that is needed looks like."""
+    response = await api.client.post("/api/v1/datasets", content=b"x")
+    assert problem(response, 422, "validation_failed")["detail"] == "name: required, for example ?name=flowers"
 
 
 @pytest.mark.parametrize("depth", [10, 900, 5000, 100_000])

@@ -143,7 +143,12 @@ async def test_version_can_be_chosen(api: API) -> None:
         ("version=latest", 400, "invalid_request", "'production'"),
         ("version=1.0", 400, "invalid_request", "a version's number"),
         ("version=99999999999999999999", 400, "invalid_request", "a version's number"),
-        ("top_k=-1", 400, "invalid_request", "0 lists all"),
+        (
+            "top_k=-1",
+            400,
+            "invalid_request",
+            "top_k='-1' is not allowed. Allowed: a whole number from 0 up; 0 lists all classes.",
+        ),
         ("top_k=many", 400, "invalid_request", "whole number"),
         ("top_k=٣", 400, "invalid_request", "whole number"),
         ("top_k=", 400, "invalid_request", "whole number"),

@@ -32,6 +32,7 @@ PUBLIC = {
     "/docs/start.js",
     "/docs/openapi.json",
     "/docs/errors",
+    "/favicon.ico",
     "/docs/assets/{file}",
     "/openapi.json",
     "/health/live",
