@@ -144,4 +144,5 @@ def open_backend(
         return Local(settings)
     from app.commands.remote import Remote
 
-    return Remote(server or f"http://127.0.0.1:{settings.port}", key)
+    own = f"http://127.0.0.1:{settings.port}"
+    return Remote(server or own, key, store=settings.model_store if server in (None, own) else None)

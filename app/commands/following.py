@@ -7,23 +7,33 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
 from app.commands.backends import Backend
-from app.jobs.document import JobDocument
+from app.jobs.document import JobDocument, why
 from app.jobs.folder import Progress
 
+# Columns of a terminal from which on all scores of an epoch have room beside the bar; else it is the last one.
+_WIDE = 110
+_LONGEST_STAGE = 44
 
-class _View(Protocol):
-    def show(self, document: JobDocument) -> None: ...
+
+class View(Protocol):
+    """What shows how a job gets on."""
+
+    def show(self, document: JobDocument) -> None:
+        """Show the job as it is now."""
+        ...
 
 
-def follow(documents: Iterable[JobDocument]) -> JobDocument:
+def follow(documents: Iterable[JobDocument], view: View) -> JobDocument:
     """Show a job until it has ended; returns it as it ended."""
     last: JobDocument | None = None
-    with _view() as view:
-        for document in documents:
-            view.show(document)
-            last = document
+    for document in documents:
+        view.show(document)
+        last = document
     if last is None:
         raise RuntimeError("a job is told of at least once")
     return last
@@ -39,9 +49,11 @@ def print_summary(document: JobDocument, backend: Backend) -> None:
     measured = "" if accuracy is None else f", accuracy {accuracy:.4f} on the test split"
     click.echo(f"Trained {result.model} version {result.version}{measured}.")
     click.echo(f"Report:   {backend.report(result.model, result.version)}")
-    click.echo(f"Promoted: {'yes' if result.promoted else 'no'}; {result.promotion_reason}")
+    click.echo(f"Promoted: {'yes' if result.promoted else 'no'} ({why(result)})")
     if not result.promoted:
-        click.echo(f"Promote:  {backend.promotion(result.model, result.version)}")
+        # Where it had to be better and was not, promoting it is against the odds.
+        hint = "Promote anyway:" if document.spec.promotion == "if_better" else "Promote: "
+        click.echo(f"{hint} {backend.promotion(result.model, result.version)}")
 
 
 class _Lines:
@@ -100,16 +112,12 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def _view() -> Iterator[_View]:
-    from rich.console import Console
-
+def showing() -> Iterator[View]:
+    """A bar on a terminal, for the length of the block; lines elsewhere."""
     console = Console()
     if not console.is_terminal:
         yield _Lines()
         return
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
     # What is shown holds names and messages of others: no markup in them means anything.
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -117,19 +125,22 @@ def _view() -> Iterator[_View]:
         TextColumn("{task.fields[detail]}", markup=False),
         TimeElapsedColumn(),
     )
+    all_scores = console.width >= _WIDE
     with Bars(*columns, console=console) as bars:
         task = bars.add_task("training", total=None, detail="")
 
         class Bar:
             def show(self, document: JobDocument) -> None:
                 line = document.history[-1] if document.history else None
-                details = _scores(line) if line else []
-                if document.remaining_seconds is not None:
+                stage = _stage(document) or (document.state if document.final else None)
+                # Beside the words of a stage there is no room for the last epoch's figures.
+                details = _scores(line)[0 if all_scores else -1 :] if line and stage is None else []
+                if document.remaining_seconds is not None and stage is None:
                     details.append(f"{_duration(document.remaining_seconds)} left")
                 epochs = f"epoch {document.epoch}/{document.epochs}" if document.epoch else "training"
                 bars.update(
                     task,
-                    description=_stage(document) or (document.state if document.final else epochs),
+                    description=_shortened(stage or epochs),
                     # Early stopping ends before the last epoch; a job that is done is done.
                     completed=document.epochs if document.state == "succeeded" else document.epoch or 0,
                     total=document.epochs if document.epoch or document.final else None,
@@ -137,3 +148,7 @@ def _view() -> Iterator[_View]:
                 )
 
         yield Bar()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_STAGE else f"{text[: _LONGEST_STAGE - 1].rstrip()}…"

@@ -51,11 +51,12 @@ def follow(job: str, local: bool, server: str | None, key: str | None) -> None:
 
     Exit status: 0 trained, 1 failed or cancelled, 3 the server cannot be reached.
     """
-    from app.commands.following import follow, print_summary
+    from app.commands.following import follow, print_summary, showing
 
     with _open(local, server, key) as backend:
         try:
-            ended = follow(backend.follow(job))
+            with showing() as view:
+                ended = follow(backend.follow(job), view)
         except KeyboardInterrupt:
             click.echo("\nThe job goes on.", err=True)
             return

@@ -36,8 +36,9 @@ class Refused(FoveaError):
 class Remote:
     """A running server does it all."""
 
-    def __init__(self, url: str, key: str | None) -> None:
-        """`url` is the server's address, without a path."""
+    def __init__(self, url: str, key: str | None, *, store: Path | None = None) -> None:
+        """`url` is the server's address, without a path; `store` a model store that may be the server's too."""
+        self._store = store
         try:
             address = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL:
@@ -130,7 +131,9 @@ class Remote:
         return f"fovea jobs follow {job_id} --server {self._url}"
 
     def promotion(self, model: str, version: int) -> str:
-        """A request that does it."""
+        """The command where the version is seen to be in this command's store; else a request."""
+        if self._store is not None and (self._store / model / str(version)).is_dir():
+            return f"fovea models promote {model} {version}"
         body = f"""-H 'Content-Type: application/json' -d '{{"version": {version}}}'"""
         return f"curl -X POST {self._url}/api/v1/models/{model}/promote {body}"
 

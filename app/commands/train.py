@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from app.names import PATTERN
 
 if TYPE_CHECKING:
     from app.commands.backends import Backend
+    from app.commands.following import View
     from app.jobs.document import JobDocument
     from app.jobs.spec import TrainingSpec
     from app.store.dataset_report import DatasetReport
@@ -67,6 +69,8 @@ def train(
     """
     if local and (server or detach):
         raise click.UsageError("--local needs no server and stays until the job has ended: drop --server and --detach.")
+    # What follows the job is imported too before there is one: Ctrl-C meanwhile leaves none behind.
+    from app.commands import following  # noqa: F401
     from app.commands.backends import open_backend
 
     asked = {name: value for name, value in fields.items() if value is not None}
@@ -91,25 +95,38 @@ def train(
 
 
 def _follow(backend: Backend, job: JobDocument, *, local: bool) -> JobDocument:
-    from app.commands.following import follow, print_summary
+    from app.commands.following import follow, print_summary, showing
 
     try:
-        ended = follow(backend.follow(job.id))
+        with showing() as view:
+            ended = _follow_or_cancel(backend, job, view) if local else follow(backend.follow(job.id), view)
     except KeyboardInterrupt:
-        if not local:
-            click.echo(f"\nThe job goes on. Come back to it: {backend.comeback(job.id)}", err=True)
-            click.get_current_context().exit(0)
-        click.echo("\nCancelling the job.", err=True)
-        try:
-            backend.cancel(job.id)
-        except Conflict as error:  # it has ended just now, or is about to
-            click.echo(str(error), err=True)
-        ended = follow(backend.follow(job.id))
+        if local:  # before the job was followed, or a second one while it was being cancelled
+            with suppress(Conflict):
+                backend.cancel(job.id)
+            raise
+        click.echo(f"\nThe job goes on. Come back to it: {backend.comeback(job.id)}", err=True)
+        click.get_current_context().exit(0)
     except Unreachable as error:
         click.echo(f"The server is gone; the job goes on without it. {error}", err=True)
         click.get_current_context().exit(UNREACHABLE)
     print_summary(ended, backend)
     return ended
+
+
+def _follow_or_cancel(backend: Backend, job: JobDocument, view: View) -> JobDocument:
+    """Ctrl-C cancels the job, whose end is then shown where the rest of it was."""
+    from app.commands.following import follow
+
+    try:
+        return follow(backend.follow(job.id), view)
+    except KeyboardInterrupt:
+        click.echo("\nCancelling the job.", err=True)
+        try:
+            backend.cancel(job.id)
+        except Conflict as error:  # it has ended just now, or is about to
+            click.echo(str(error), err=True)
+        return follow(backend.follow(job.id), view)
 
 
 def _read_spec(path: Path | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from app.api.security import make_key
+from app.commands.remote import Remote
 from app.jobs.executors import local_process as real
 from app.jobs.executors.fake import Fake
 from app.jobs.folder import Progress, now
@@ -95,6 +96,16 @@ def test_job_is_submitted_to_the_server_and_followed(fovea: Fovea, server: Serve
     job = server_jobs.list()[0]
     assert job.spec().epochs == 3
     assert job.id in result.stderr
+
+
+def test_promotion_is_by_command_where_the_server_has_the_same_store(tmp_path: Path) -> None:
+    """What to type for a version is a request, unless the version is found in the store of the command line."""
+    with Remote("http://127.0.0.1:8000", None, store=tmp_path) as remote:
+        assert remote.promotion("digits", 2).startswith("curl -X POST http://127.0.0.1:8000/")
+        (tmp_path / "digits" / "2").mkdir(parents=True)
+        assert remote.promotion("digits", 2) == "fovea models promote digits 2"
+    with Remote("http://127.0.0.1:8000", None) as remote:
+        assert remote.promotion("digits", 2).startswith("curl")
 
 
 def test_folder_is_uploaded_first(fovea: Fovea, server: Server, server_jobs: Jobs, pictures: Path) -> None:
@@ -251,7 +262,8 @@ def test_local_job_needs_no_server(fovea: Fovea, jobs: Jobs, tmp_path: Path) -> 
     assert result.exit_code == 0
     assert "epoch 3/3" in result.stdout
     assert f"Report:   {tmp_path / 'store' / 'digits' / '1' / 'evaluation'}" in result.stdout
-    assert "Promote:  fovea models promote digits 1" in result.stdout
+    assert "Promoted: no (The promotion policy is manual)" in result.stdout
+    assert "Promote anyway: fovea models promote digits 1" in result.stdout
     (job,) = jobs.list()
     assert job.spec().promotion == "if_better"
     assert fovea("jobs", "follow", job.id, "--local").exit_code == 0
@@ -297,8 +309,9 @@ def test_interrupted_local_job_is_cancelled(jobs: Jobs) -> None:
     assert process.stdout is not None
     wait_until(lambda: bool(jobs.list()) and jobs.document(jobs.list()[0].id).epoch is not None, "an epoch")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    lines, errors = process.communicate(timeout=30)
     assert process.returncode == 1
+    assert lines.count(b"epoch 1/400 ") == 1
     assert b"cancelled: Cancelled on request." in errors
     assert jobs.list()[0].state().state == "cancelled"
 
@@ -363,10 +376,13 @@ def test_wrong_usage_is_status_2_and_submits_nothing(
     assert jobs.list() == []
 
 
-def test_terminal_shows_a_bar(jobs: Jobs) -> None:
-    """On a terminal progress is one line that moves: epoch, bar, accuracy and time left."""
+@pytest.mark.parametrize(
+    ("columns", "scores"), [(150, r"loss \S+  accuracy \d\.\d{4}  validation \d\.\d{4}"), (80, r"validation \d\.\d{4}")]
+)
+def test_terminal_shows_a_bar(jobs: Jobs, columns: int, scores: str) -> None:
+    """On a terminal progress is one line that moves: epoch, bar, scores and time left; on a narrow one too."""
     leader, follower = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "150"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
     process = start(
         "train",
         "digits",
@@ -386,5 +402,5 @@ def test_terminal_shows_a_bar(jobs: Jobs) -> None:
     os.close(leader)
     assert process.wait() == 0
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
-    assert re.search(r"epoch \d+/400 +━+.*accuracy \d\.\d{4}.* s left", shown)
+    assert re.search(rf"epoch \d+/400 [━╸╺]{{20,}} {scores}  (1 min )?\d+ s left +\d:\d\d:\d\d", shown)
     assert "Trained digits version 1" in shown
