@@ -89,10 +89,11 @@ def _describe(registry: Registry, model: ModelStatus) -> str:
 
 
 def _predict_command(services: Services, answering: list[ModelStatus], url: str, key: str) -> str:
-    names = [model.model for model in answering]
     default = services.settings.default_model
     chosen = next((model for model in answering if model.model == default), answering[0])
-    query = "" if default in names or len(names) == 1 else f"?model={chosen.model}"
+    promoted = [model for model in services.classifier.status().models if model.production is not None]
+    unnamed = len(promoted) == 1 if default is None else chosen.model == default
+    query = "" if unnamed else f"?model={chosen.model}"
     image = "photo.jpg"
     manifest = _manifest(services.registry, chosen)
     if manifest is not None and chosen.serving is not None:

@@ -125,6 +125,12 @@ def test_client_that_never_stops_sending_is_cut_off(server: Server) -> None:
     assert ended
 
 
+def test_start_names_the_model_where_requests_must(tmp_path: Path, store: Registry) -> None:
+    """With a default model that is not there, the command names one that is."""
+    with running(tmp_path, default_model="none") as server:
+        assert "/api/v1/predict?model=shapes" in server.output
+
+
 def test_start_says_all_that_a_newcomer_needs(tmp_path: Path, store: Registry) -> None:
     """The start prints address, model, version, its accuracy, the docs page, and a curl line that works as printed."""
     curl = require_tool("curl")
