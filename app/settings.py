@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     model_store: Path = Field(Path("model_store"), description="Root folder of the model versions.")
     workspace: Path = Field(Path("workspace"), description="Root folder of datasets and training jobs.")
     default_model: str | None = Field(
-        None, description="Model that answers when a request names none. Unset: the only model there is."
+        None, description="Model that answers when a request names none. Unset: the only one in production."
     )
     runtime: Literal["auto", "openvino", "tensorflow", "fake"] = Field(
         "auto", description="Inference engine. `auto`: OpenVINO, and TensorFlow for graphs that it cannot read."
