@@ -37,6 +37,10 @@ class Backend(Protocol):
         """Queue a job."""
         ...
 
+    def where(self) -> str:
+        """Whose jobs these are, for a sentence: `at …` or `in …`."""
+        ...
+
     def jobs(self) -> JobList:
         """The jobs, the newest first."""
         ...
@@ -102,6 +106,10 @@ class Local:
         self._running.enter_context(self._supervisor.running())
         return JobDocument.of(job)
 
+    def where(self) -> str:
+        """The workspace."""
+        return f"in {self._settings.workspace.absolute()} (FOVEA_WORKSPACE)"
+
     def jobs(self) -> JobList:
         """The jobs of the workspace, the newest first."""
         return self._jobs.documents()
@@ -145,4 +153,5 @@ def open_backend(
     from app.commands.remote import Remote
 
     own = f"http://127.0.0.1:{settings.port}"
-    return Remote(server or own, key, store=settings.model_store if server in (None, own) else None)
+    store = settings.model_store if server in (None, own) else None
+    return Remote(server or own, key, store=store, of_settings=server is None)

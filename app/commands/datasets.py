@@ -13,11 +13,12 @@ from app.commands.environment import Commands, load_settings, open_datasets, pri
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from app.store.dataset_report import DatasetReport, DatasetSummary
+    from app.store.dataset_report import DatasetReport, DatasetSummary, Spread
 
 # Uploads of the API are received in the same folder, and so are its leavings cleared.
 UPLOADS = "uploads"
 _MOST_LISTED = 10
+_MOST_COPIES = 3
 
 
 @click.group(cls=Commands)
@@ -45,12 +46,15 @@ def add(path: Path, name: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line.")
 def list_(as_json: bool) -> None:
     """List the datasets."""
-    summaries = open_datasets(load_settings()).list()
+    settings = load_settings()
+    summaries = open_datasets(settings).list()
     if as_json:
         for summary in summaries:
             click.echo(summary.model_dump_json())
         return
     print_table(("NAME", "IMAGES", "CLASSES", "ADDED", "DESCRIPTION"), [_row(summary) for summary in summaries])
+    if all(summary.builtin for summary in summaries):
+        click.echo(f"No others in {settings.workspace.absolute()} (FOVEA_WORKSPACE).", err=True)
 
 
 @datasets.command()
@@ -84,19 +88,38 @@ def print_report(report: DatasetReport) -> None:
     click.echo(f"Dataset {report.name}: {report.images:,} images in {len(report.classes)} classes")
     if report.description:
         click.echo(report.description)
+    column = max(map(len, report.classes), default=0)
+    digits = max((len(f"{images:,}") for images in report.classes.values()), default=0)
     for label, images in report.classes.items():
-        click.echo(f"  {label}  {images:,}")
-    width, height = report.sizes.width, report.sizes.height
-    color = "grayscale" if report.grayscale else "colour"
-    click.echo(f"Sizes: {width.min} to {width.max} x {height.min} to {height.max} pixels, {color}")
+        click.echo(f"  {label.ljust(column)}  {f'{images:,}'.rjust(digits)}")
+    width, height = _span(report.sizes.width), _span(report.sizes.height)
+    color = "greyscale" if report.grayscale else "colour"
+    click.echo(f"Sizes: {width} x {height} pixels, {color}")
     for warning in report.warnings:
         click.echo(f"Warning: {warning}")
+    _print_duplicates(report)
     if report.rejected_files:
         click.echo(f"Left out: {report.rejected_files:,} files")
         for rejected in report.rejected[:_MOST_LISTED]:
             click.echo(f"  {rejected.name}: {rejected.reason}")
         if report.rejected_files > _MOST_LISTED:
             click.echo(f"  … all of them: fovea datasets show {report.name} --json")
+
+
+def _span(sizes: Spread) -> str:
+    return str(sizes.min) if sizes.min == sizes.max else f"{sizes.min}–{sizes.max}"
+
+
+def _print_duplicates(report: DatasetReport) -> None:
+    if not report.duplicates:
+        return
+    click.echo(f"Duplicates: {report.duplicate_files:,} files")
+    for group in report.duplicates[:_MOST_LISTED]:
+        copies = ", ".join(group.copies[:_MOST_COPIES])
+        more = len(group.copies) - _MOST_COPIES
+        click.echo(f"  {group.name} = {copies}{f' and {more:,} more' if more > 0 else ''}")
+    if len(report.duplicates) > _MOST_LISTED:
+        click.echo(f"  … more of them: fovea datasets show {report.name} --json")
 
 
 def _row(summary: DatasetSummary) -> tuple[object, ...]:

@@ -27,6 +27,7 @@ def list_(local: bool, server: str | None, key: str | None) -> None:
     """List the jobs, the newest first."""
     with _open(local, server, key) as backend:
         listed = backend.jobs()
+        where = backend.where()
     rows: list[tuple[object, ...]] = [
         (
             job.id,
@@ -40,6 +41,9 @@ def list_(local: bool, server: str | None, key: str | None) -> None:
     ]
     rows += [(job.id, "unreadable", "-", "-", "-", job.problem) for job in listed.unreadable]
     rows.sort(key=lambda row: str(row[0]), reverse=True)
+    if not rows:
+        click.echo(f"No training jobs {where}.", err=True)
+        return
     print_table(("JOB", "STATE", "DATASET", "MODEL", "VERSION", "REASON"), rows)
 
 

@@ -11,7 +11,7 @@ from app.errors import FoveaError, InvalidRequest
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from app.store.manifest import Promotion
+    from app.store.manifest import Manifest, Promotion
     from app.store.registry import Registry
 
 
@@ -27,13 +27,17 @@ def models() -> None:
 @models.command("list")
 def list_() -> None:
     """List the models and their versions."""
-    registry = open_registry(load_settings())
+    settings = load_settings()
+    registry = open_registry(settings)
     rows = []
     for model in registry.models():
         production = registry.production(model)
         versions = registry.versions(model)
         accuracy = _accuracy(registry, model, production.version) if production else "-"
         rows.append((model, production.version if production else "-", accuracy, ", ".join(map(str, versions))))
+    if not rows:
+        click.echo(f"No models in {settings.model_store.absolute()} (FOVEA_MODEL_STORE).", err=True)
+        return
     print_table(("MODEL", "PRODUCTION", "ACCURACY", "VERSIONS"), rows)
 
 
@@ -56,16 +60,10 @@ def show(model: str, version: int | None, as_json: bool) -> None:
     production = registry.production(model)
     note = ", in production" if production and production.version == version else ""
     click.echo(f"{model} version {version}{note}")
-    click.echo(f"  made      {manifest.created_at:%Y-%m-%d %H:%M} by {manifest.created_by}")
-    height, width, _ = manifest.preprocessing.shape
-    click.echo(f"  input     {height} x {width} {manifest.preprocessing.color}, {manifest.preprocessing.fit}")
-    click.echo(f"  labels    {', '.join(manifest.labels)}")
-    for name, value in manifest.metrics.items():
-        click.echo(f"  {name.replace('_', ' ').ljust(9)} {value:,.6g}")
-    if manifest.data:
-        counts = ", ".join(f"{count:,} {split}" for split, count in manifest.data.counts.items())
-        click.echo(f"  data      {manifest.data.dataset} ({counts})")
-    click.echo(f"  files     {registry.folder(model, version)}")
+    facts = _facts(manifest) | {"files": str(registry.folder(model, version))}
+    column = max(map(len, facts))
+    for name, fact in facts.items():
+        click.echo(f"  {name.ljust(column)}  {fact}")
 
 
 @models.command()
@@ -120,6 +118,28 @@ def check(settings: Settings, registry: Registry, model: str, version: int) -> N
     loaded.runtime.close()
     for warning in loaded.warnings:
         click.echo(f"Warning: {warning}", err=True)
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    """What a person wants to know of a version, by name."""
+    height, width, _ = manifest.preprocessing.shape
+    color = "greyscale" if manifest.preprocessing.color == "grayscale" else "colour"
+    facts = {
+        "made": f"{manifest.created_at:%Y-%m-%d %H:%M} by {manifest.created_by}",
+        "input": f"{width} x {height} pixels, {color}, {manifest.preprocessing.fit}",
+        "labels": ", ".join(manifest.labels),
+    }
+    facts |= {name.replace("_", " "): _figure(name, value) for name, value in manifest.metrics.items()}
+    if manifest.data:
+        counts = ", ".join(f"{count:,} {split}" for split, count in manifest.data.counts.items())
+        facts["data"] = f"{manifest.data.dataset} ({counts})"
+    return facts
+
+
+def _figure(name: str, value: float) -> str:
+    if name.endswith("accuracy"):
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"
 
 
 def _show_model(registry: Registry, model: str) -> None:

@@ -36,9 +36,17 @@ class Refused(FoveaError):
 class Remote:
     """A running server does it all."""
 
-    def __init__(self, url: str, key: str | None, *, store: Path | None = None) -> None:
-        """`url` is the server's address, without a path; `store` a model store that may be the server's too."""
+    def __init__(self, url: str, key: str | None, *, store: Path | None = None, of_settings: bool = False) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            url: the server's address, without a path.
+            key: API key for it.
+            store: a model store that may be the server's too.
+            of_settings: whether the port of `url` is that of the settings, which an error then says.
+        """
         self._store = store
+        self._of_settings = of_settings
         try:
             address = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL:
@@ -84,6 +92,10 @@ class Remote:
         """Queue on the server."""
         document = self._call("POST", "training-jobs", json=spec.model_dump(mode="json", exclude_unset=True))
         return JobDocument.model_validate(document)
+
+    def where(self) -> str:
+        """The address."""
+        return f"at {self._url}"
 
     def jobs(self) -> JobList:
         """The server's jobs, the newest first."""
@@ -161,9 +173,10 @@ class Remote:
         try:
             yield
         except httpx.TransportError as error:
+            origin = " (the port is that of FOVEA_PORT, or 8000)" if self._of_settings else ""
             raise Unreachable(
-                f"No Fovea server answers at {self._url}: {error}. Start one with `fovea serve`, name another with "
-                "--server, or train without one with --local."
+                f"No Fovea server answers at {self._url}{origin}: {error}. Start one with `fovea serve`, name another "
+                "with --server, or train without one with --local."
             ) from error
 
 

@@ -49,10 +49,31 @@ def test_report_names_what_was_left_out(fovea: Fovea, pictures: Path) -> None:
     assert fovea("datasets", "show", "mine").output == result.output
 
 
+def test_report_is_aligned_and_names_the_duplicates(fovea: Fovea, pictures: Path) -> None:
+    """Counts stand in a column, sizes that are all the same are one, and the duplicates can be found."""
+    (pictures / "light").rename(pictures / "very light")
+    picture = (pictures / "dark" / "1.png").read_bytes()
+    for number in range(5):
+        (pictures / "very light" / f"twin-{number}.png").write_bytes(picture)
+    lines = fovea("datasets", "add", pictures, "--name", "mine").output.splitlines()
+    assert lines[1:4] == ["  dark        10", "  very light  15", "Sizes: 28 x 28 pixels, greyscale"]
+    assert lines[-2:] == [
+        "Duplicates: 5 files",
+        "  dark/1.png = very light/twin-0.png, very light/twin-1.png, very light/twin-2.png and 2 more",
+    ]
+
+
 def test_list_as_json_is_a_document_a_line(fovea: Fovea) -> None:
     """For programs, each line of the list is a dataset."""
     reports = [json.loads(line) for line in fovea("datasets", "list", "--json").output.splitlines()]
     assert {"digits", "shapes"} <= {report["name"] for report in reports}
+
+
+def test_workspace_without_datasets_is_named(fovea: Fovea, pictures: Path, tmp_path: Path) -> None:
+    """Where there are the built-in datasets only, it is told where others were looked for."""
+    assert fovea("datasets", "list").stderr == f"No others in {tmp_path / 'workspace'} (FOVEA_WORKSPACE).\n"
+    fovea("datasets", "add", pictures)
+    assert fovea("datasets", "list").stderr == ""
 
 
 def test_damaged_dataset_is_listed_with_what_is_wrong(fovea: Fovea, pictures: Path, tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ def test_models_are_listed_with_their_production_version(fovea: Fovea, registry:
     ]
 
 
+def test_empty_store_is_named(fovea: Fovea, tmp_path: Path) -> None:
+    """Where there are no models, it is told where they were looked for."""
+    result = fovea("models", "list")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr == f"No models in {tmp_path / 'store'} (FOVEA_MODEL_STORE).\n"
+
+
 def test_model_is_shown_with_its_versions_and_its_log(fovea: Fovea, registry: Registry) -> None:
     """A model's versions, which of them is production, and who made it so."""
     add_version(registry, promote=True)
@@ -42,12 +50,14 @@ def test_model_is_shown_with_its_versions_and_its_log(fovea: Fovea, registry: Re
 
 def test_version_is_shown(fovea: Fovea, registry: Registry) -> None:
     """What a version is: labels, input, metrics; or with --json its whole manifest."""
-    add_version(registry, metrics={"accuracy": 0.5})
+    metrics = {"accuracy": 0.9591, "validation_accuracy": 0.5, "loss": 0.3581091, "parameters": 1351715.0}
+    add_version(registry, metrics=metrics)
     result = fovea("models", "show", "shapes", 1)
     assert result.exit_code == 0
-    assert "horizontal, vertical, diagonal" in result.output
-    assert "28 x 28 grayscale" in result.output
-    assert "0.5" in result.output
+    assert "  labels               horizontal, vertical, diagonal\n" in result.output
+    assert "  input                28 x 28 pixels, greyscale, " in result.output
+    assert "  accuracy             95.91%\n  validation accuracy  50.00%\n" in result.output
+    assert "  loss                 0.3581\n  parameters           1,351,715\n" in result.output
     manifest = json.loads(fovea("models", "show", "shapes", 1, "--json").output)
     assert manifest == registry.manifest("shapes", 1).model_dump(mode="json")
 

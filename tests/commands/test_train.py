@@ -226,7 +226,14 @@ def test_port_of_the_settings_is_the_default(fovea: Fovea, monkeypatch: pytest.M
     """Without --server it is the server of this machine, on the port of the settings."""
     port = free_port()
     monkeypatch.setenv("FOVEA_PORT", str(port))
-    assert f"http://127.0.0.1:{port}" in fovea("train", "digits").stderr
+    assert f"http://127.0.0.1:{port} (the port is that of FOVEA_PORT" in fovea("train", "digits").stderr
+
+
+def test_workspace_without_jobs_is_named(fovea: Fovea, tmp_path: Path) -> None:
+    """Where there are no jobs, it is told where they were looked for."""
+    result = fovea("jobs", "list", "--local")
+    assert result.exit_code == 0
+    assert result.stderr == f"No training jobs in {tmp_path / 'workspace'} (FOVEA_WORKSPACE).\n"
 
 
 def test_something_else_at_the_address_is_told(fovea: Fovea, server: Server) -> None:
