@@ -102,7 +102,12 @@ class EarlyStopping(BaseModel):
 
     model_config = _STRICT
 
-    patience: int = Field(10, ge=1, le=1000, description="Epochs without a lower validation loss before it stops.")
+    patience: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="Epochs without a lower validation loss before it stops; without `early_stopping` it never does.",
+    )
 
 
 class Splits(BaseModel):
@@ -166,7 +171,11 @@ class TrainingSpec(BaseModel):
     mixed_precision: bool = Field(False, description="Compute in bfloat16 where it can; weights stay float32.")
     epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training split.")
     batch_size: int = Field(64, ge=1, le=8192, description="Images in a step.")
-    early_stopping: EarlyStopping | None = Field(EarlyStopping(), description="null: never stop early.")
+    early_stopping: EarlyStopping | None = Field(
+        None,
+        description="Unset: all epochs are trained. A falling learning rate ends training calmly by itself; stopping "
+        "before it has fallen gives accuracy away.",
+    )
     splits: Splits = Splits()
     seed: int = Field(
         0, ge=0, lt=2**31, description="Of all that is random: splits, first weights, order, augmentation."
