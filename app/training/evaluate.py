@@ -15,7 +15,8 @@ from app.training.dataset import TrainingData
 from app.training.reporter import Reporter
 from app.training.sources import Targets
 
-WORST = 24
+# Mistakes that the report shows.
+_WORST = 24
 
 _CHUNK = 1024
 
@@ -99,7 +100,7 @@ def _worst(
 ) -> list[Mistake]:
     """The mistakes that the model was surest of, the surest first."""
     wrong = np.flatnonzero(predicted != targets)
-    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:WORST]
+    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:_WORST]
     return [
         Mistake(
             position=int(data.test[row]),

@@ -70,7 +70,7 @@ def register(
     def answer(images: UInt8Array) -> Float32Array:
         return np.asarray(served(image=tf.constant(images))["probabilities"])
 
-    production = registry.production(spec.model_name) if spec.model_name in registry.models() else None
+    production = registry.production(spec.model_name)
     best = fitted.history[fitted.best_epoch - 1]
     manifest = Manifest(
         model=spec.model_name,

@@ -17,7 +17,6 @@ from app.jobs.spec import Augmentation, TrainingSpec
 from app.preprocessing import UInt8Array
 from app.training.architectures import (
     Architecture,
-    Normalization,
     build,
     choose_normalization,
     default_architecture,
@@ -45,7 +44,6 @@ class Fitted:
     model: keras.Model
     architecture: Architecture
     augmentation: Augmentation
-    normalization: Normalization
     history: list[Epoch]
     best_epoch: int
 
@@ -59,8 +57,7 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
     """
     architecture = spec.architecture or default_architecture(data.preprocessing)
     augmentation = spec.augmentation or default_augmentation(data.preprocessing)
-    train_images, train_targets = data.images[data.train], data.targets[data.train]
-    normalization = choose_normalization(spec.preprocessing.normalization, train_images)
+    normalization = choose_normalization(spec.preprocessing.normalization, data.images[data.train])
 
     def network(mixed_precision: bool) -> keras.Model:
         classes = len(data.labels)
@@ -69,8 +66,8 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
         )
 
     model = network(spec.mixed_precision)
-    batch_size = min(spec.batch_size, len(train_images))
-    steps = len(train_images) // batch_size
+    batch_size = min(spec.batch_size, len(data.train))
+    steps = len(data.train) // batch_size
     compile_model(model, spec, steps)
     average = WeightAverage(model, spec.weight_average)
     state = Checkpoint.load(checkpoints)
@@ -85,7 +82,7 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
     while len(state.history) < spec.epochs and not _stops_early(spec, state):
         number = len(state.history) + 1
         started = time.monotonic()
-        batches = _augmented(train_images, train_targets, len(data.labels), batch_size, augmentation, spec.seed, number)
+        batches = _augmented(data, batch_size, augmentation, spec.seed, number)
         fitted = model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(reporter), average])
         with average.applied():
             val_loss, val_accuracy = model.evaluate(validation, verbose=0, callbacks=[_Watch(reporter)])
@@ -113,20 +110,16 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
     final = network(False)
     final.set_weights(state.best)
     model = finish(final, mirrored=spec.mirror_average)
-    return Fitted(model, architecture, augmentation, normalization, state.history, state.best_epoch)
+    return Fitted(model, architecture, augmentation, state.history, state.best_epoch)
 
 
 def _augmented(
-    images: UInt8Array,
-    targets: Targets,
-    classes: int,
-    batch_size: int,
-    augmentation: Augmentation,
-    seed: int,
-    epoch: int,
+    data: TrainingData, batch_size: int, augmentation: Augmentation, seed: int, epoch: int
 ) -> tf.data.Dataset:
-    """One epoch of shuffled, augmented batches, the same for the same seed and epoch."""
-    order = np.random.default_rng([seed, 3, epoch]).permutation(len(images))
+    """One epoch of shuffled, augmented batches of the training split, the same for the same seed and epoch."""
+    images, targets, classes = data.images, data.targets, len(data.labels)
+    # Positions in the whole data set: a copy of the training split would double the memory.
+    order = data.train[np.random.default_rng([seed, 3, epoch]).permutation(len(data.train))]
     one_hot = np.eye(classes, dtype=np.float32)
 
     def batch(step: Any, positions: Any) -> tuple[Any, Any]:
