@@ -103,16 +103,18 @@ def check(settings: Settings, registry: Registry, model: str, version: int) -> N
         ModelNotFound, VersionNotFound: there is no such version.
         VersionRefused: with the reason.
     """
+    from app.cores import available_cores
     from app.metrics import Metrics
-    from app.serving.runtimes.loading import runtime_loader
+    from app.serving.engine_choice import EngineChoice
     from app.serving.versions import load_version
 
     loaded = load_version(
         registry,
         model,
         version,
-        load_runtime=runtime_loader(settings.runtime),
-        threads=settings.inference_threads,
+        choice=EngineChoice.of(settings),
+        lanes=1,
+        threads=settings.inference_threads or available_cores(),
         metrics=Metrics(),
     )
     loaded.runtime.close()

@@ -49,8 +49,9 @@ def predict(images: tuple[Path, ...], model: str | None, version: int | None, to
 
 
 def _load(settings: Settings, registry: Registry, model: str | None, version: int | None) -> LoadedVersion:
+    from app.cores import available_cores
     from app.metrics import Metrics
-    from app.serving.runtimes.loading import runtime_loader
+    from app.serving.engine_choice import EngineChoice
     from app.serving.versions import load_version
 
     model = model or settings.default_model or _only_model(registry)
@@ -64,8 +65,9 @@ def _load(settings: Settings, registry: Registry, model: str | None, version: in
         registry,
         model,
         version,
-        load_runtime=runtime_loader(settings.runtime),
-        threads=settings.inference_threads,
+        choice=EngineChoice.of(settings),
+        lanes=1,
+        threads=settings.inference_threads or available_cores(),
         metrics=Metrics(),
     )
 

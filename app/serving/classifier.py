@@ -14,8 +14,8 @@ from app.serving.admission import Admission
 from app.serving.batching import Engine
 from app.serving.catalogue import Catalogue
 from app.serving.decoding import Decoder
+from app.serving.engine_choice import EngineChoice
 from app.serving.runtimes.base import RuntimeLoader
-from app.serving.runtimes.loading import runtime_loader
 from app.serving.shelf import Shelf
 from app.serving.status import Status
 from app.serving.ticket import Result, Ticket
@@ -46,7 +46,10 @@ class Classifier:
         """Opens nothing yet. `load_runtime` stands in for the engine that the settings choose."""
         self._settings = settings
         self._metrics = metrics
-        self._shelf = Shelf(registry, settings, metrics, load_runtime or runtime_loader(settings.runtime))
+        choice = (
+            EngineChoice.only(load_runtime, max_batch=settings.max_batch) if load_runtime else EngineChoice.of(settings)
+        )
+        self._shelf = Shelf(registry, settings, metrics, choice)
         self._catalogue = Catalogue(registry, settings, metrics, self._shelf)
         self._admission = Admission(settings.max_queue, metrics)
         self._decoder: Decoder | None = None

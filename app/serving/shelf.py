@@ -12,7 +12,7 @@ from app.cores import available_cores
 from app.errors import FoveaError, NotReady, VersionRefused
 from app.metrics import Metrics
 from app.serving.batching import Engine
-from app.serving.runtimes.base import RuntimeLoader
+from app.serving.engine_choice import EngineChoice
 from app.serving.versions import load_version
 from app.settings import Settings
 from app.store.registry import Registry
@@ -35,10 +35,10 @@ class Shelf:
     than `SPARES`. `take` makes an engine the caller's, who gives it back with `retire`.
     """
 
-    def __init__(self, registry: Registry, settings: Settings, metrics: Metrics, load_runtime: RuntimeLoader) -> None:
+    def __init__(self, registry: Registry, settings: Settings, metrics: Metrics, choice: EngineChoice) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._load_runtime = load_runtime
+        self._choice = choice
         self._threads = settings.inference_threads
         self._max_batch = settings.max_batch
         self._spares: OrderedDict[Key, Engine] = OrderedDict()
@@ -132,7 +132,8 @@ class Shelf:
                     load_version,
                     self._registry,
                     *key,
-                    load_runtime=self._load_runtime,
+                    choice=self._choice,
+                    lanes=1,
                     threads=self._threads or available_cores(),
                     metrics=self._metrics,
                 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 
 from app.errors import FoveaError, StorageFailed, VersionRefused
 from app.metrics import Metrics
-from app.serving.golden import check_answers, decoder_difference, read_expected
-from app.serving.runtimes.base import Runtime, RuntimeLoader
+from app.serving.engine_choice import EngineChoice
+from app.serving.golden import decoder_difference, read_expected
+from app.serving.runtimes.base import Runtime
+from app.serving.tuning import Tuning
 from app.store.manifest import Manifest
 from app.store.registry import Registry
 
@@ -23,14 +26,19 @@ class LoadedVersion:
     version: int
     manifest: Manifest
     runtime: Runtime
+    tuning: Tuning
     warnings: tuple[str, ...] = ()
     """What was odd, but no ground to refuse it; for people."""
 
 
 def load_version(
-    registry: Registry, model: str, version: int, *, load_runtime: RuntimeLoader, threads: int, metrics: Metrics
+    registry: Registry, model: str, version: int, *, choice: EngineChoice, lanes: int, threads: int, metrics: Metrics
 ) -> LoadedVersion:
     """Load and check a version. Blocks for as long as that takes; safe to call from threads.
+
+    Args:
+        lanes: calls of the engine that run at a time.
+        threads: threads that the engine may use in all.
 
     Raises:
         ModelNotFound, VersionNotFound: there is no such version.
@@ -38,7 +46,7 @@ def load_version(
         StorageFailed: the store cannot be read; the version may be fine.
     """
     try:
-        return _load(registry, model, version, load_runtime, threads, metrics)
+        return _load(registry, model, version, choice, lanes, threads, metrics)
     except VersionRefused as refusal:
         metrics.refused(model)
         _log.warning("%s", refusal)
@@ -49,23 +57,23 @@ def load_version(
 
 
 def _load(
-    registry: Registry, model: str, version: int, load_runtime: RuntimeLoader, threads: int, metrics: Metrics
+    registry: Registry, model: str, version: int, choice: EngineChoice, lanes: int, threads: int, metrics: Metrics
 ) -> LoadedVersion:
     manifest = registry.verify(model, version)
     folder = registry.folder(model, version)
-    runtime: Runtime | None = None
     try:
         expected = read_expected(folder, manifest)
+        begin = time.perf_counter()
         difference = decoder_difference(folder, manifest, expected)
-        runtime = load_runtime(folder, manifest, threads=threads)
-        check_answers(runtime, manifest, expected)
-    except BaseException as error:
-        if runtime is not None:
-            runtime.close()
-        if isinstance(error, VersionRefused):
-            raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
-        if isinstance(error, FoveaError | OSError) or not isinstance(error, Exception):
-            raise
+        decode_seconds = (time.perf_counter() - begin) / len(expected.images)
+        runtime, tuning = choice.open(
+            folder, manifest, expected, lanes=lanes, threads=threads, decode_seconds=decode_seconds
+        )
+    except VersionRefused as error:
+        raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
+    except (FoveaError, OSError):
+        raise
+    except Exception as error:
         # Whatever else a graph runs its engine into is the version's fault, and must not end what follows the log.
         _log.exception("loading version %d of %s", version, model)
         raise VersionRefused(
@@ -80,4 +88,4 @@ def _load(
         metrics.golden_warning(model)
         _log.warning("%s: %s", model, warnings[0])
     _log.info("loaded version %d of %s with %s", version, model, runtime.name)
-    return LoadedVersion(model, version, manifest, runtime, warnings)
+    return LoadedVersion(model, version, manifest, runtime, tuning, warnings)

@@ -14,6 +14,9 @@ MANIFEST = "model.json"
 GOLDEN = "golden"
 EVALUATION = "evaluation"
 
+Precision = Literal["f32", "bf16"]
+"""What an engine computes in: float32, or bfloat16 where the processor has instructions for it."""
+
 
 class TensorSpec(BaseModel):
     """Name, dtype and shape of a signature's tensor; -1 stands for the batch."""

@@ -273,12 +273,12 @@ async def test_several_models_need_a_name(start: StartAPI, registry: Registry, p
 class Gated(FakeRuntime):
     """Answers when it is let."""
 
-    def __init__(self, folder: Path, manifest: Manifest, *, threads: int) -> None:
-        super().__init__(folder, manifest, threads=threads)
+    def __init__(self, folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> None:
+        super().__init__(folder, manifest, lanes=lanes, threads=threads)
         self.open = threading.Event()
         self.open.set()  # the golden examples pass
 
-    def predict(self, batch: UInt8Array) -> Float32Array:
+    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         self.open.wait(10)
         return super().predict(batch)
 
@@ -289,8 +289,8 @@ class Gate:
     def __init__(self) -> None:
         self.runtimes: list[Gated] = []
 
-    def __call__(self, folder: Path, manifest: Manifest, *, threads: int) -> Gated:
-        self.runtimes.append(Gated(folder, manifest, threads=threads))
+    def __call__(self, folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Gated:
+        self.runtimes.append(Gated(folder, manifest, lanes=lanes, threads=threads))
         return self.runtimes[-1]
 
     def close(self) -> None:
@@ -362,7 +362,7 @@ class Breaking(FakeRuntime):
 
     broken = False
 
-    def predict(self, batch: UInt8Array) -> Float32Array:
+    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         if self.broken:
             raise InferenceFailed("The engine failed.")
         return super().predict(batch)

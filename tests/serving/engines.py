@@ -36,22 +36,22 @@ class Engines:
         self.go.set()
         self.load_go.set()
 
-    def __call__(self, folder: Path, manifest: Manifest, *, threads: int) -> _Runtime:
+    def __call__(self, folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> _Runtime:
         version = int(folder.name)
         self.loads.append(version)
         assert self.load_go.wait(30)
         self.open.append(version)
-        return _Runtime(self, folder, manifest, threads)
+        return _Runtime(self, folder, manifest, lanes, threads)
 
 
 class _Runtime(FakeRuntime):
-    def __init__(self, engines: Engines, folder: Path, manifest: Manifest, threads: int) -> None:
-        super().__init__(folder, manifest, threads=threads)
+    def __init__(self, engines: Engines, folder: Path, manifest: Manifest, lanes: int, threads: int) -> None:
+        super().__init__(folder, manifest, lanes=lanes, threads=threads)
         self._engines = engines
         self._version = int(folder.name)
         self._replays = 2
 
-    def predict(self, batch: UInt8Array) -> Float32Array:
+    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         if self._replays:
             self._replays -= 1
             return super().predict(batch)

@@ -10,16 +10,17 @@ from app.store.manifest import Manifest
 
 
 class Runtime(Protocol):
-    """A loaded model. Thread-safe: `predict` may be called from several threads at a time."""
+    """A loaded model. Thread-safe: as many calls of `predict` as it has lanes run at a time, and more wait."""
 
     name: str
     """Engine and precision, as metrics and the API show them: "openvino-f32"."""
 
-    def predict(self, batch: UInt8Array) -> Float32Array:
+    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         """Classify a batch.
 
         Args:
             batch: uint8 [n, height, width, channels], preprocessed but not scaled.
+            alone: nothing else runs or waits, so that the call may take the threads of all lanes.
 
         Returns:
             float32 [n, classes]; each row sums to 1.
@@ -37,8 +38,12 @@ class Runtime(Protocol):
 class RuntimeLoader(Protocol):
     """Opens the SavedModel in `folder`.
 
+    Args:
+        lanes: calls of `predict` that run at a time.
+        threads: threads that the engine may use in all; each lane gets `threads // lanes` of them, at least one.
+
     Raises:
         VersionRefused: with the reason that this engine cannot run it.
     """
 
-    def __call__(self, folder: Path, manifest: Manifest, *, threads: int) -> Runtime: ...
+    def __call__(self, folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Runtime: ...

@@ -21,11 +21,11 @@ class FakeRuntime:
 
     name = "fake"
 
-    def __init__(self, folder: Path, manifest: Manifest, *, threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> None:
         self._classes = len(manifest.labels)
         self._open = True
 
-    def predict(self, batch: UInt8Array) -> Float32Array:
+    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         if not self._open:
             raise InferenceFailed("The model has been unloaded.")
         return probabilities(batch, self._classes)

@@ -24,7 +24,7 @@ class OpenVINORuntime:
 
     name = "openvino-f32"
 
-    def __init__(self, folder: Path, manifest: Manifest, *, threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> None:
         ov = _import_openvino()
         self._manifest = manifest
         try:
@@ -54,7 +54,7 @@ class OpenVINORuntime:
         # An infer request serves one call at a time. deque's append and pop are atomic.
         self._requests: deque[Any] = deque()
 
-    def predict(self, batch: UInt8Array) -> Float32Array:
+    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         compiled = self._compiled
         if compiled is None:
             raise InferenceFailed("The model has been unloaded.")

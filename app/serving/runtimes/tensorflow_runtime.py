@@ -25,7 +25,7 @@ class TensorFlowRuntime:
 
     name = "tensorflow-f32"
 
-    def __init__(self, folder: Path, manifest: Manifest, *, threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf
 
@@ -61,7 +61,7 @@ class TensorFlowRuntime:
         # The signature does not own its variables: they live as long as this object.
         self._loaded = loaded
 
-    def predict(self, batch: UInt8Array) -> Float32Array:
+    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         if self._loaded is None:
             raise InferenceFailed("The model has been unloaded.")
         if len(batch) == 0:

@@ -25,7 +25,7 @@ def load(request: pytest.FixtureRequest, saved_models: Path) -> Iterator[Load]:
     opened: list[Runtime] = []
 
     def load(name: str = "plain", **changes: Any) -> Runtime:
-        runtime = runtime_loader(request.param)(saved_models / name, manifest(**changes), threads=1)
+        runtime = runtime_loader(request.param)(saved_models / name, manifest(**changes), lanes=1, threads=1)
         opened.append(runtime)
         return runtime
 
@@ -113,7 +113,7 @@ def test_a_closed_runtime_says_so(load: Load, images: UInt8Array) -> None:
 @pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
 def test_answers_are_those_of_tensorflow(saved_models: Path, engine: str, name: str, changes: dict[str, Any]) -> None:
     """In f32, to within 1e-5, whether scaling and softmax are in the graph or in the manifest."""
-    runtime = runtime_loader(engine)(saved_models / name, manifest(**changes), threads=1)  # type: ignore[arg-type]
+    runtime = runtime_loader(engine)(saved_models / name, manifest(**changes), lanes=1, threads=1)  # type: ignore[arg-type]
     images, expected = reference(saved_models, name)
     np.testing.assert_allclose(runtime.predict(images), expected, atol=1e-5)
     runtime.close()
@@ -124,4 +124,4 @@ def test_a_folder_without_a_graph_is_refused(tmp_path: Path, engine: str) -> Non
     """The reason names the engine that could not read it."""
     (tmp_path / "saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(VersionRefused, match=r"OpenVINO cannot read|TensorFlow cannot load"):
-        runtime_loader(engine)(tmp_path, manifest(), threads=1)  # type: ignore[arg-type]
+        runtime_loader(engine)(tmp_path, manifest(), lanes=1, threads=1)  # type: ignore[arg-type]

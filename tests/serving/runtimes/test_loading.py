@@ -19,13 +19,13 @@ from tests.serving.versions import manifest
 
 def test_auto_takes_openvino(saved_models: Path) -> None:
     """The fast engine, for every graph that it can read."""
-    assert loading.load_auto(saved_models / "plain", manifest(), threads=1).name == "openvino-f32"
+    assert loading.load_auto(saved_models / "plain", manifest(), lanes=1, threads=1).name == "openvino-f32"
 
 
 def test_auto_falls_back_to_tensorflow_with_a_warning(saved_models: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A graph that OpenVINO cannot read is run by TensorFlow, and the log says which operation it was."""
     with caplog.at_level(logging.WARNING, "app"):
-        runtime = loading.load_auto(saved_models / "unreadable", manifest(), threads=1)
+        runtime = loading.load_auto(saved_models / "unreadable", manifest(), lanes=1, threads=1)
     assert runtime.name == "tensorflow-f32"
     assert "AsString" in caplog.text
     with np.load(saved_models / "unreadable" / "reference.npz") as reference:
@@ -42,7 +42,7 @@ def test_auto_without_tensorflow_refuses_what_openvino_cannot_read(
 
     monkeypatch.setattr(loading, "find_spec", find_spec)
     with pytest.raises(VersionRefused, match=r"(?s)AsString.*not installed: install `fovea\[train\]`"):
-        loading.load_auto(saved_models / "unreadable", manifest(), threads=1)
+        loading.load_auto(saved_models / "unreadable", manifest(), lanes=1, threads=1)
 
 
 @pytest.mark.parametrize(("choice", "package"), [("openvino", "serve"), ("tensorflow", "train")])
@@ -52,7 +52,7 @@ def test_an_engine_that_is_not_installed_is_named(
     """With what to install, or which other one to choose."""
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
     with pytest.raises(VersionRefused, match=rf"not installed: install `fovea\[{package}\]`, or set FOVEA_RUNTIME"):
-        loading.runtime_loader(choice)(tmp_path, manifest(), threads=1)
+        loading.runtime_loader(choice)(tmp_path, manifest(), lanes=1, threads=1)
 
 
 def test_openvino_serves_without_tensorflow_and_reports_to_nobody(saved_models: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ from app.serving.runtimes.loading import runtime_loader
 from tests.serving.versions import manifest
 import app.serving.classifier
 before = {"openvino", "tensorflow"} & sys.modules.keys()
-runtime = runtime_loader("auto")(Path(sys.argv[1]), manifest(), threads=1)
+runtime = runtime_loader("auto")(Path(sys.argv[1]), manifest(), lanes=1, threads=1)
 runtime.predict(numpy.zeros((2, 28, 28, 1), numpy.uint8))
 print(runtime.name, before, {"tensorflow", "keras", "openvino_telemetry", "openvino.tools"} & sys.modules.keys())
 """
@@ -82,7 +82,7 @@ import sys
 from pathlib import Path
 from app.serving.runtimes.loading import runtime_loader
 from tests.serving.versions import manifest
-runtime_loader("fake")(Path("."), manifest(), threads=1)
+runtime_loader("fake")(Path("."), manifest(), lanes=1, threads=1)
 print({"tensorflow", "openvino"} & sys.modules.keys())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -95,5 +95,5 @@ def test_a_graph_with_another_output_than_the_only_one_is_taken_by_position(
 ) -> None:
     """Exports that renamed their one output ("Identity:0") are still read."""
     other = manifest(output={"name": "Identity:0", "dtype": "float32", "shape": (-1, 3)})
-    runtime = loading.runtime_loader(choice)(saved_models / "plain", other, threads=1)
+    runtime = loading.runtime_loader(choice)(saved_models / "plain", other, lanes=1, threads=1)
     assert runtime.predict(np.zeros((1, 28, 28, 1), np.uint8)).shape == (1, 3)
