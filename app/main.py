@@ -148,6 +148,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(_clean, services)
     async with AsyncExitStack() as stack:
         stack.callback(services.pools.close)
+        # At the very end too: other processes answer for what this one counted.
+        stack.callback(services.metrics.flush)
+        stack.push_async_callback(_end, asyncio.create_task(metrics.flush_regularly(services.metrics)))
         if services.keys is not None:
             stack.push_async_callback(_end, asyncio.create_task(services.keys.follow()))
         if settings.executor == "local":

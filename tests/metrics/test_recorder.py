@@ -6,24 +6,35 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from app.metrics import Metrics, Rejection, Stage
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def samples(page: bytes) -> dict[str, float]:
     """Every sample of a page, by its series; read by Prometheus' own parser."""
-    return {
-        sample.name + "".join(f" {key}={value}" for key, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(page.decode())
-        for sample in family.samples
-    }
+    families = text_string_to_metric_families(page.decode())
+    return {series(sample): sample.value for family in families for sample in family.samples}
+
+
+def openmetrics_samples(page: bytes) -> list[Sample]:
+    """Every sample of a page in OpenMetrics' format; read by a strict parser."""
+    families = openmetrics_families(page.decode())  # type: ignore[no-untyped-call]
+    return [sample for family in families for sample in family.samples]
+
+
+def series(sample: Sample) -> str:
+    return sample.name + "".join(f" {key}={value}" for key, value in sorted(sample.labels.items()))
 
 
 def test_the_documentation_lists_every_metric_as_it_is() -> None:
@@ -63,7 +74,7 @@ def test_what_was_recorded_is_on_the_page() -> None:
     page = samples(metrics.render())
     expected = {
         "fovea_requests_total method=POST route=/api/v1/predict status=200": 1,
-        "fovea_request_seconds_bucket le=0.0025 method=POST route=/api/v1/predict": 0,
+        "fovea_request_seconds_bucket le=0.003 method=POST route=/api/v1/predict": 0,
         "fovea_request_seconds_bucket le=0.005 method=POST route=/api/v1/predict": 1,
         "fovea_stage_seconds_sum stage=decode": 0.0002,
         "fovea_stage_seconds_count stage=render": 1,
@@ -85,6 +96,61 @@ def test_what_was_recorded_is_on_the_page() -> None:
     assert not any("_created" in series for series in page)
     assert page["process_resident_memory_bytes"] > 0
     assert metrics.content_type.startswith("text/plain; version=0.0.4")
+
+
+def test_every_stage_is_resolved_from_a_tenth_of_a_millisecond_to_ten_seconds() -> None:
+    """No bucket is more than twice as wide as its beginning, so that a percentile read from them means something."""
+    metrics = Metrics()
+    for stage in get_args(Stage):
+        metrics.stage(stage, 0.001)
+    page = samples(metrics.render())
+    for stage in get_args(Stage):
+        series = [name for name in page if name.startswith("fovea_stage_seconds_bucket") and f"stage={stage}" in name]
+        bounds = [float(name.split("le=")[1].split()[0]) for name in series]
+        assert bounds[0] <= 0.0001
+        assert bounds[-2:] == [10, float("inf")]
+        assert all(upper <= 2 * lower for lower, upper in pairwise(bounds[:-1]))
+
+
+def test_openmetrics_has_the_same_series_and_examples_of_requests() -> None:
+    """Read by a strict parser of that format; a bucket's example is the latest trace of a request that took as long."""
+    metrics = Metrics()
+    for seconds, trace in [(0.004, "a" * 32), (0.0042, "b" * 32), (2.5, "c" * 32)]:
+        metrics.request(route="/api/v1/predict", method="POST", status=200, seconds=seconds)
+        metrics.exemplar(route="/api/v1/predict", method="POST", seconds=seconds, trace_id=trace)
+    metrics.predicted("shapes", 2, "vertical", 3)
+    metrics.watch_jobs(lambda: {"queued": 2})
+    text = samples(metrics.render())
+    found = openmetrics_samples(metrics.render(openmetrics=True))
+    assert {series(sample) for sample in found} == text.keys()
+    assert "fovea_predictions_total label=vertical model=shapes version=2" in text
+    examples = [(s.labels["le"], s.exemplar.value, s.exemplar.labels) for s in found if s.exemplar]
+    assert examples == [("0.005", 0.0042, {"trace_id": "b" * 32}), ("3.0", 2.5, {"trace_id": "c" * 32})]
+    assert metrics.openmetrics_type.startswith("application/openmetrics-text; version=1.0.0")
+
+
+def test_nothing_is_lost_when_threads_record_while_it_is_added_up() -> None:
+    """Nor when nobody adds up in time, so that who records must."""
+    metrics = Metrics()
+
+    def record(number: int) -> None:
+        for _ in range(10_000):
+            metrics.stage("decode", 0.001)
+            metrics.in_flight(1)
+            metrics.predicted("shapes", 1, f"label{number % 2}", 2)
+        metrics.in_flight(-10_000)
+
+    with ThreadPoolExecutor(4) as pool:
+        recording = [pool.submit(record, number) for number in range(4)]
+        for _ in range(200):
+            metrics.flush()
+        for task in recording:
+            task.result()
+    page = samples(metrics.render())
+    assert page["fovea_stage_seconds_count stage=decode"] == 40_000
+    assert page["fovea_predictions_total label=label0 model=shapes version=1"] == 40_000
+    assert page["fovea_predictions_total label=label1 model=shapes version=1"] == 40_000
+    assert page["fovea_images_in_flight"] == 0
 
 
 def test_clients_cannot_make_series() -> None:
@@ -112,13 +178,15 @@ from app.metrics import Metrics
 metrics = Metrics()
 metrics.predicted("shapes", 1, "vertical", 2)
 metrics.stage("decode", 0.1)
+metrics.exemplar(route="/api/v1/predict", method="POST", seconds=0.1, trace_id="a" * 32)
 metrics.in_flight(3)
 metrics.ready("shapes", sys.argv[1] != "late")
 metrics.loaded("shapes", 1, "fake", present=sys.argv[1] == "late")
 metrics.watch_jobs(lambda: {"running": 1})
+metrics.flush()
 print("started", flush=True)
 for line in sys.stdin:
-    sys.stdout.buffer.write(metrics.render() + b"end\\n")
+    sys.stdout.buffer.write(metrics.render(openmetrics=line == "openmetrics\\n") + b"end\\n")
     sys.stdout.flush()
 """
 
@@ -137,9 +205,13 @@ def test_each_of_several_workers_answers_for_all(tmp_path: Path) -> None:
     def scrape(process: subprocess.Popen[str]) -> dict[str, float]:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write("scrape\n")
+        process.stdin.write("text\n")
+        process.stdin.write("openmetrics\n")
         process.stdin.flush()
-        return samples("".join(iter(process.stdout.readline, "end\n")).encode())
+        page, strict = ("".join(iter(process.stdout.readline, "end\n")) for _ in range(2))
+        found = samples(page.encode())
+        assert {series(sample) for sample in openmetrics_samples(strict.encode())} == found.keys()
+        return found
 
     with worker("early") as early, worker("late") as late:
         try:
