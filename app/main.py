@@ -29,6 +29,7 @@ from app.api import (
     workers,
 )
 from app.api.budget import Budget
+from app.api.crew import Crew
 from app.api.lingering import Lingering
 from app.api.observation import Observation
 from app.api.origin import OriginGuard
@@ -75,8 +76,8 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def build_services(settings: Settings) -> Services:
-    """The rooms below the API; nothing is loaded or started.
+def build_services(settings: Settings, crew: Crew | None = None) -> Services:
+    """The rooms below the API; nothing is loaded or started. `crew`: of a process that is not alone on its port.
 
     Raises:
         ConfigurationError: settings that must not start, or keys that cannot be read.
@@ -100,16 +101,17 @@ def build_services(settings: Settings) -> Services:
         jobs=jobs,
         keys=Keys(settings.api_keys) if settings.api_keys is not None else None,
         bodies=Budget(_BODIES * settings.max_body_bytes),
+        crew=crew or Crew(),
     )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service as an ASGI application.
+def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
+    """The service as an ASGI application. `crew`: of a process that is not alone on its port.
 
     Raises:
         ConfigurationError: settings that must not start, or keys that cannot be read.
     """
-    return assemble(build_services(settings))
+    return assemble(build_services(settings, crew))
 
 
 def assemble(services: Services) -> FastAPI:
@@ -158,9 +160,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             supervising = Supervisor(services.jobs, executor).running()
             await asyncio.to_thread(supervising.__enter__)
             stack.push_async_callback(asyncio.to_thread, supervising.__exit__, None, None, None)
-        # As a task: probes are answered while models load, which can take long.
         stack.push_async_callback(services.classifier.stop)
-        stack.push_async_callback(_end, asyncio.create_task(_start(services)))
+        starting = asyncio.create_task(_start(services))
+        stack.push_async_callback(_end, starting)
+        # Else probes are answered while models load, which can take long.
+        if services.crew.loads_first:
+            await starting
         try:
             yield
         finally:
@@ -174,6 +179,7 @@ async def _start(services: Services) -> None:
         # Nobody awaits this task; without a word the service would stay "starting" for ever.
         logger.exception("The models could not be loaded.")
         raise
+    services.crew.report_loaded()
     services.lifecycle.loaded.set()
 
 
@@ -201,7 +207,7 @@ def serve(settings: Settings) -> None:
     settings.check()
     listener = server.listen(settings)
     if settings.workers == 1:
-        _serve_here(settings, listener, announcing=True)
+        _serve_here(settings, listener)
         return
     if settings.api_keys is not None:
         Keys(settings.api_keys)  # to say what is wrong with them once, and not once a worker
@@ -211,27 +217,30 @@ def serve(settings: Settings) -> None:
         sys.exit(status)
 
 
-def _serve_here(settings: Settings, listener: socket.socket, *, announcing: bool) -> None:
+def _serve_here(settings: Settings, listener: socket.socket, crew: Crew | None = None) -> None:
     ignore_decoder_warnings()
-    app = create_app(settings)
+    app = create_app(settings, crew)
     services: Services = app.state.services
     address, url = banner.listening(listener), banner.base_url(settings, listener)
 
     async def announce() -> None:
         await services.lifecycle.loaded.wait()
+        await services.crew.wait()
         sys.stdout.write(await asyncio.to_thread(banner.banner, services, address, url) + "\n")
         sys.stdout.flush()
 
-    server.run(app, listener, announce if announcing else None)
+    # Once, and not again by one that replaces the first.
+    announces = crew is None or (crew.number == 0 and not crew.complete)
+    server.run(app, listener, announce if announces else None)
 
 
 def _worker(arguments: list[str]) -> None:
     """One of several processes; see `app.api.workers`."""
-    listening, parent_pipe, number = (int(argument) for argument in arguments)
+    worker = workers.Worker.parse(arguments)
     settings = Settings()
     logs.configure(settings.log_format, settings.log_level)
-    server.end_with(parent_pipe)
-    _serve_here(settings, socket.socket(fileno=listening), announcing=number == 0)
+    server.end_with(worker.parent_pipe)
+    _serve_here(settings, socket.socket(fileno=worker.listener), worker.crew)
 
 
 if __name__ == "__main__":

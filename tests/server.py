@@ -23,11 +23,12 @@ _START_SECONDS = 60
 class Server:
     """A running server. `client` talks to it; `output` and `log` are what it said on stdout and stderr so far."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, wait: bool = True, **settings: Any) -> None:
         """Start it and wait for its banner, which it prints when every model was loaded or refused.
 
         Args:
             folder: holds `store` and `workspace`; made if missing. Servers in the same folder share them.
+            wait: False: return at once; `announced` waits, and sets `url` and `client`.
             settings: of `app.settings.Settings`, by their names there.
         """
         values: dict[str, Any] = {
@@ -55,6 +56,11 @@ class Server:
         self._readers = [threading.Thread(target=reader, daemon=True) for reader in (self._read_output, self._read_log)]
         for reader in self._readers:
             reader.start()
+        if wait:
+            self.announced()
+
+    def announced(self) -> None:
+        """Wait for the banner."""
         if not self._announced.wait(_START_SECONDS) or (found := _ADDRESS.search(self.output)) is None:
             self.kill()
             raise AssertionError(f"The server did not start:\n{self.output}\n{self.log}")
@@ -79,7 +85,8 @@ class Server:
 
     def stop(self) -> int:
         """SIGTERM, then wait."""
-        self.client.close()
+        if hasattr(self, "client"):
+            self.client.close()
         if self.process.poll() is None:
             self.terminate()
         try:

@@ -21,8 +21,9 @@ async def live(_request: Request) -> Response:
 
 @public
 async def startup(request: Request) -> Response:
-    """200 once the first look at every model is over, whatever came of it."""
-    started = services_of(request.scope).classifier.started
+    """200 once the first look at every model is over in every process, whatever came of it."""
+    services = services_of(request.scope)
+    started = services.classifier.started and services.crew.complete
     return JSONResponse(
         {"status": "started" if started else "starting"}, status_code=200 if started else 503, headers=_UNCACHED
     )
@@ -30,14 +31,16 @@ async def startup(request: Request) -> Response:
 
 @public
 async def ready(request: Request) -> Response:
-    """200 when every model in production can be answered for; else 503 with the reasons."""
+    """200 when every model in production can be answered for by every process; else 503 with the reasons."""
     services = services_of(request.scope)
     status = services.classifier.status()
     stopping = services.lifecycle.stopping
-    is_ready = status.ready and not stopping
+    complete = services.crew.complete
+    is_ready = status.ready and complete and not stopping
+    reason = status.reason if complete or status.reason else "Other processes are still loading the models."
     body: dict[str, Any] = {
         "status": "ready" if is_ready else "stopping" if stopping else "not ready",
-        "reason": "The service is shutting down." if stopping else status.reason,
+        "reason": "The service is shutting down." if stopping else reason,
         "models": {
             model.model: {
                 "state": model.state,

@@ -9,6 +9,7 @@ from typing import Any, cast
 from starlette.types import Scope
 
 from app.api.budget import Budget
+from app.api.crew import Crew
 from app.api.pools import Pools
 from app.api.security import Keys
 from app.jobs.jobs import Jobs
@@ -44,6 +45,8 @@ class Services:
     """None: the service takes requests without keys."""
     bodies: Budget
     """What the bodies of predict requests may take together."""
+    crew: Crew = field(default_factory=Crew)
+    """The processes that share the port."""
     pools: Pools = field(default_factory=Pools)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -11,17 +12,44 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 
+from app.api.crew import Crew
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.05
 # A worker that dies at once would otherwise be started hundreds of times a second.
 _RESTART_SECONDS = 1.0
 _LAST_RESORT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker process is told by its parent."""
+
+    crew: Crew
+    listener: int
+    """File descriptor of the listening socket."""
+    parent_pipe: int
+    """One that ends when the parent is gone."""
+
+    def arguments(self) -> list[str]:
+        """For the command line of `python -m app.main`."""
+        crew = self.crew
+        return [
+            json.dumps([str(crew.folder), crew.number, crew.size, crew.loads_first, self.listener, self.parent_pipe])
+        ]
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> Worker:
+        """The reverse of `arguments`."""
+        folder, number, size, loads_first, listener, parent_pipe = json.loads(arguments[0])
+        return cls(Crew(Path(folder), number, size, loads_first), listener, parent_pipe)
 
 
 def run_workers(settings: Settings, listener: socket.socket, environment: Mapping[str, str]) -> int:
@@ -38,23 +66,29 @@ def run_workers(settings: Settings, listener: socket.socket, environment: Mappin
     stop = _Stop()
     # Workers hold the reading end: it closes when this process is gone, even by kill -9.
     reading, writing = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="fovea-metrics-") as metrics_folder:
+    with tempfile.TemporaryDirectory(prefix="fovea-workers-") as folder:
+        metrics = Path(folder, "metrics")
+        metrics.mkdir()
+        crew = Crew(Path(folder), size=settings.workers)
 
-        def launch(number: int) -> subprocess.Popen[bytes]:
+        def launch(number: int, *, loads_first: bool) -> subprocess.Popen[bytes]:
+            worker = Worker(replace(crew, number=number, loads_first=loads_first), listener.fileno(), reading)
             return subprocess.Popen(
-                [sys.executable, "-m", "app.main", str(listener.fileno()), str(reading), str(number)],
-                env={**os.environ, **environment, "PROMETHEUS_MULTIPROC_DIR": metrics_folder},
+                [sys.executable, "-m", "app.main", *worker.arguments()],
+                env={**os.environ, **environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)},
                 pass_fds=(listener.fileno(), reading),
             )
 
-        workers = {number: launch(number) for number in range(settings.workers)}
+        workers = {number: launch(number, loads_first=number > 0) for number in range(settings.workers)}
         while not stop.asked:
             time.sleep(_POLL_SECONDS)
+            if not crew.complete and crew.all_loaded:
+                crew.report_complete()
             for number, worker in workers.items():
                 if worker.poll() is not None and not stop.asked:
                     logger.error("Worker %d (process %d) ended with %d.", number, worker.pid, worker.returncode)
                     time.sleep(_RESTART_SECONDS)
-                    workers[number] = launch(number)
+                    workers[number] = launch(number, loads_first=True)
         listener.close()
         status = _end(list(workers.values()), settings.shutdown_grace + _LAST_RESORT_SECONDS)
     os.close(reading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from app.errors import ConfigurationError
 from app.settings import Settings
 from app.store.registry import Registry
 from tests.api.conftest import Keyring
+from tests.deploy.test_proxy import free_port
 from tests.server import Server, running, wait_for
 from tests.serving.versions import add_version, gray
 from tests.system import require_tool
@@ -286,6 +288,76 @@ def test_workers_share_port_metrics_and_promotions(tmp_path: Path, store: Regist
         assert httpx.get(f"{server.url}/health/live").status_code == 200
         assert server.stop() == 0
         assert all(not Path(f"/proc/{child}").exists() for child in before)
+
+
+def test_ready_and_announced_only_when_all_workers_have_loaded(tmp_path: Path, store: Registry) -> None:
+    """While one worker is held up, the others live and answer, but the service is not ready, nor does it say so."""
+    port = free_port()
+    server = Server(tmp_path, workers=2, port=port, wait=False)
+    try:
+        _, held_up = wait_for(lambda: len(found := children(server)) == 2 and found, what="the workers")
+        os.kill(held_up, signal.SIGSTOP)
+
+        def status(path: str) -> int:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}{path}").status_code
+            except httpx.TransportError:
+                return 0
+
+        wait_for(lambda: status("/health/live") == 200, what="the first worker")
+        wait_for(lambda: httpx.post(f"http://127.0.0.1:{port}{PREDICT}", content=IMAGE).status_code == 200)
+        for _ in range(10):
+            assert (status("/health/ready"), status("/health/startup"), status("/health/live")) == (503, 503, 200)
+            time.sleep(0.02)
+        reason = httpx.get(f"http://127.0.0.1:{port}/health/ready").json()["reason"]
+        assert reason == "Other processes are still loading the models."
+        assert server.output == ""
+        os.kill(held_up, signal.SIGCONT)
+        server.announced()
+        # Either may be asked, and both are there.
+        assert {status("/health/ready") for _ in range(20)} == {200}
+        assert {status("/health/startup") for _ in range(20)} == {200}
+    finally:
+        server.stop()
+
+
+def test_a_worker_that_dies_costs_no_answer(tmp_path: Path, store: Registry) -> None:
+    """Requests that a killed worker held break; no other fails, neither before nor after another takes its place."""
+    models = 25  # so that loading takes a while
+    for number in range(models - 1):
+        add_version(store, f"m{number}", promote=True)
+    with running(tmp_path, workers=2, default_model="shapes") as server:
+        stop = threading.Event()
+        outcomes: list[int | str] = []
+
+        def load() -> None:
+            while not stop.is_set():
+                # A connection each: any worker may take it.
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+                try:
+                    connection.request("POST", PREDICT, IMAGE)
+                    outcomes.append(connection.getresponse().status)
+                except (OSError, http.client.HTTPException) as error:
+                    outcomes.append(type(error).__name__)
+                finally:
+                    connection.close()
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for kills in (1, 2):
+            os.kill(children(server)[0], signal.SIGKILL)
+            loaded = (2 + kills) * models
+            wait_for(lambda loaded=loaded: server.log.count("answers from now on") == loaded, what="a new worker")
+            served = len(outcomes)
+            wait_for(lambda served=served: len(outcomes) > served + 200, what="200 more answers")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert {outcome for outcome in outcomes if isinstance(outcome, int)} == {200}
+        broken = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        assert len(broken) <= 2 * len(threads), broken
+        assert server.output.count("listens on") == 1
 
 
 def test_workers_do_not_outlive_their_parent(tmp_path: Path, store: Registry) -> None:
