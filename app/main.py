@@ -35,6 +35,8 @@ from app.api.observation import Observation
 from app.api.origin import OriginGuard
 from app.api.security import Keys
 from app.api.services import Services
+from app.api.traced_requests import TracedRequests
+from app.api.tracing import Tracing
 from app.jobs.executors.local_process import LocalProcess, trainer_environment
 from app.jobs.jobs import Jobs
 from app.jobs.supervisor import Supervisor
@@ -102,6 +104,7 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
         keys=Keys(settings.api_keys) if settings.api_keys is not None else None,
         bodies=Budget(_BODIES * settings.max_body_bytes),
         crew=crew or Crew(),
+        tracing=None if settings.tracing == "off" else Tracing(),
     )
 
 
@@ -140,6 +143,8 @@ def assemble(services: Services) -> FastAPI:
     app.add_middleware(OriginGuard, services=services)
     app.add_middleware(Lingering)
     app.add_middleware(Observation, services=services)
+    if services.tracing is not None:
+        app.add_middleware(TracedRequests, tracing=services.tracing, metrics=services.metrics)
     return app
 
 
@@ -153,6 +158,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         # At the very end too: other processes answer for what this one counted.
         stack.callback(services.metrics.flush)
         stack.push_async_callback(_end, asyncio.create_task(metrics.flush_regularly(services.metrics)))
+        if services.tracing is not None:
+            services.tracing.start()
+            stack.push_async_callback(services.tracing.stop)
         if services.keys is not None:
             stack.push_async_callback(_end, asyncio.create_task(services.keys.follow()))
         if settings.executor == "local":
@@ -211,6 +219,8 @@ def serve(settings: Settings) -> None:
         return
     if settings.api_keys is not None:
         Keys(settings.api_keys)  # to say what is wrong with them once, and not once a worker
+    if settings.tracing != "off":
+        Tracing()  # likewise
     # What the workers share is on disk, so they need only know the same settings.
     status = workers.run_workers(settings, listener, trainer_environment(settings))
     if status != 0:

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "text"] = Field("text", description="Format of the log on stderr.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    tracing: Literal["off", "otlp"] = Field(
+        "off", description="Send OpenTelemetry traces of requests, by OTLP over HTTP; needs `fovea[otel]`."
+    )
 
     @property
     def loopback(self) -> bool:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Literal
 
-_FIELDS = ("request_id", "method", "route", "status", "milliseconds")
+_FIELDS = ("request_id", "trace_id", "method", "route", "status", "milliseconds")
 
 
 class JSONLines(logging.Formatter):

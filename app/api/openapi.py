@@ -174,11 +174,14 @@ _PLAIN: dict[str, Any] = {
         "get": {
             "tags": ["health"],
             "summary": "Metrics for Prometheus",
-            "description": "In Prometheus' text format. Needs no key.",
+            "description": "In Prometheus' text format, or in that of OpenMetrics for who asks for it. Needs no key.",
             "responses": {
                 "200": {
                     "description": "All metrics.",
-                    "content": {"text/plain": {"example": 'fovea_model_ready{model="cifar10"} 1.0\n'}},
+                    "content": {
+                        "text/plain": {"example": 'fovea_model_ready{model="cifar10"} 1.0\n'},
+                        "application/openmetrics-text": {"example": 'fovea_model_ready{model="cifar10"} 1.0\n# EOF\n'},
+                    },
                 }
             },
         }

@@ -12,6 +12,7 @@ from app.api.budget import Budget
 from app.api.crew import Crew
 from app.api.pools import Pools
 from app.api.security import Keys
+from app.api.tracing import Tracing
 from app.jobs.jobs import Jobs
 from app.metrics import Metrics
 from app.serving.classifier import Classifier
@@ -47,6 +48,8 @@ class Services:
     """What the bodies of predict requests may take together."""
     crew: Crew = field(default_factory=Crew)
     """The processes that share the port."""
+    tracing: Tracing | None = None
+    """None: requests are not traced."""
     pools: Pools = field(default_factory=Pools)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 

@@ -272,8 +272,8 @@ def test_workers_share_port_metrics_and_promotions(tmp_path: Path, store: Regist
     with running(tmp_path, workers=2) as server:
         for _ in range(30):
             assert httpx.post(f"{server.url}{PREDICT}", content=IMAGE).status_code == 200
-        page = httpx.get(f"{server.url}/metrics").text
-        assert f'fovea_requests_total{{method="POST",route="{PREDICT}",status="200"}} 30.0' in page
+        counted = f'fovea_requests_total{{method="POST",route="{PREDICT}",status="200"}} 30.0'
+        wait_for(lambda: counted in httpx.get(f"{server.url}/metrics").text, what="the count of all")
         assert server.client.post("/api/v1/models/shapes/promote", json={"version": 2}).status_code == 200
 
         def all_follow() -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from app.store.registry import Registry
+from tests.collector import collecting
 from tests.deploy.test_proxy import free_port
 from tests.server import Server, running, wait_for
 from tests.serving.versions import add_version, gray
@@ -52,8 +54,9 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, target: Server) -> Iterator[Prometheus]:
-    """The committed configuration, but for the address of the service and a shorter interval."""
+def prometheus(folder: Path, target: Server, *options: str) -> Iterator[Prometheus]:
+    """The committed configuration, but for the address of the service and a shorter interval; further `options` of
+    its command."""
     configuration = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
     configuration["global"] = {"scrape_interval": "250ms", "evaluation_interval": "250ms"}
     configuration["rule_files"] = [str(DEPLOY / "prometheus" / pattern) for pattern in configuration["rule_files"]]
@@ -69,6 +72,7 @@ def prometheus(folder: Path, target: Server) -> Iterator[Prometheus]:
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        *options,
     ]
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -147,6 +151,27 @@ def test_prometheus_counts_what_was_served(tmp_path: Path, workers: int) -> None
         assert prom.value('fovea_model_info{model="shapes", version="1"}') == 1
         assert prom.value('fovea_model_ready{model="shapes"}') == 1
         wait_for(lambda: prom.value('fovea_jobs{state="queued"}') == 1, what="the queued job")
+
+
+def test_prometheus_keeps_traces_as_examples_of_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for OpenMetrics by itself, and finds with a bucket of the latency the trace of a request in it."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with ExitStack() as stack:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", stack.enter_context(collecting()).url)
+        server = stack.enter_context(serve(tmp_path, tracing="otlp"))
+        prom = stack.enter_context(prometheus(tmp_path, server, "--enable-feature=exemplar-storage"))
+        headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        assert server.client.post("/api/v1/predict", content=gray(0), headers=headers).status_code == 200
+
+        def examples() -> Any:
+            now = time.time()
+            name = "fovea_request_seconds_bucket"
+            return prom.api("query_exemplars", query=name, start=str(now - 60), end=str(now + 60))
+
+        [found] = wait_for(examples, what="the example")
+        assert found["seriesLabels"]["route"] == "/api/v1/predict"
+        assert [example["labels"] for example in found["exemplars"]] == [{"trace_id": trace}]
+        assert float(found["exemplars"][0]["value"]) <= float(found["seriesLabels"]["le"])
 
 
 def test_rules_and_dashboard_work_on_what_the_server_says(tmp_path: Path) -> None:

@@ -134,22 +134,27 @@ def test_nothing_is_lost_when_threads_record_while_it_is_added_up() -> None:
     metrics = Metrics()
 
     def record(number: int) -> None:
-        for _ in range(10_000):
+        for _ in range(40_000):
             metrics.stage("decode", 0.001)
             metrics.in_flight(1)
             metrics.predicted("shapes", 1, f"label{number % 2}", 2)
-        metrics.in_flight(-10_000)
+        metrics.in_flight(-40_000)
 
-    with ThreadPoolExecutor(4) as pool:
-        recording = [pool.submit(record, number) for number in range(4)]
-        for _ in range(200):
-            metrics.flush()
-        for task in recording:
-            task.result()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns as often as they can
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            recording = [pool.submit(record, number) for number in range(4)]
+            while not all(task.done() for task in recording):
+                metrics.flush()
+            for task in recording:
+                task.result()
+    finally:
+        sys.setswitchinterval(usual)
     page = samples(metrics.render())
-    assert page["fovea_stage_seconds_count stage=decode"] == 40_000
-    assert page["fovea_predictions_total label=label0 model=shapes version=1"] == 40_000
-    assert page["fovea_predictions_total label=label1 model=shapes version=1"] == 40_000
+    assert page["fovea_stage_seconds_count stage=decode"] == 160_000
+    assert page["fovea_predictions_total label=label0 model=shapes version=1"] == 160_000
+    assert page["fovea_predictions_total label=label1 model=shapes version=1"] == 160_000
     assert page["fovea_images_in_flight"] == 0
 
 
