@@ -1,6 +1,7 @@
 # make serve   install what is missing and start the service on 127.0.0.1:8000 (PORT=… changes the port)
 # make test    install what is missing and run all tests
 # make check   lint, types and the floors of the house
+# make bench   time the service beside others and beside what the machine could do (an hour of a quiet machine; needs wrk)
 
 PYTHON ?= python3
 PORT ?= $(or $(FOVEA_PORT),8000)
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 # Touched last, so that an install that was interrupted is done again.
 STAMP := $(VENV)/.installed
 
-.PHONY: serve install test check format lock clean
+.PHONY: serve install test check bench format lock clean
 
 serve: $(STAMP)
 	@FOVEA_PORT=$(PORT) exec $(BIN)/fovea serve
@@ -34,16 +35,22 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# BENCH="--quick --only …" passes options on.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(BENCH)
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # Needs uv. One resolution for all platforms and Python versions, with hashes, without index addresses.
-LOCK = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml
+LOCK = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+PEERS := bentoml litserve mlserver mosec
 lock:
-	$(LOCK) --extra dev -o requirements/dev.txt
-	$(LOCK) --extra serve --constraint requirements/dev.txt -o requirements/serve.txt
-	$(LOCK) --extra serve --extra train --constraint requirements/dev.txt -o requirements/train.txt
+	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra serve --constraint requirements/dev.txt -o requirements/serve.txt
+	$(LOCK) pyproject.toml --extra serve --extra train --constraint requirements/dev.txt -o requirements/train.txt
+	$(foreach peer,$(PEERS),$(LOCK) benchmarks/peers/$(peer).in -o requirements/bench-$(peer).txt &&) true
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

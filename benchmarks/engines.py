@@ -1,0 +1,170 @@
+"""`python -m benchmarks.engines WORKLOAD SECONDS`: what decoding and inference take by themselves, as JSON.
+
+Nothing is served here. Each figure is of a loop that runs for so long, in this process, on all of its cores unless
+said otherwise; the best engine and batch size are what a server could at most have.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from app.cores import available_cores
+from app.preprocessing import Float32Array, UInt8Array, scale, to_array
+from app.serving.runtimes import loading
+from benchmarks.workloads import WORKLOADS, Workload
+
+_BATCHES = (1, 8, 32)
+# A loop looks at the clock after so many seconds' worth of calls, or after each.
+_WARM_UP = 0.1
+
+
+def rate(work: Callable[[], int], seconds: float) -> float:
+    """Images a second of calls that return how many images they did."""
+    end = time.perf_counter() + seconds * _WARM_UP
+    while time.perf_counter() < end:
+        work()
+    images = 0
+    start = now = time.perf_counter()
+    while now - start < seconds:
+        images += work()
+        now = time.perf_counter()
+    return images / (now - start)
+
+
+def decode(workload: Workload, seconds: float) -> dict[str, float]:
+    """Images a second of `to_array`: in one thread, and in one thread a core."""
+    images, spec = workload.images(), workload.manifest().preprocessing
+
+    def all_images() -> int:
+        for data in images:
+            to_array(data, spec)
+        return len(images)
+
+    threads = available_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        together = sum(pool.map(lambda _: rate(all_images, seconds), range(threads)))
+    return {"one thread": rate(all_images, seconds), "a thread a core": together}
+
+
+def openvino(workload: Workload, seconds: float) -> dict[str, float]:
+    """Images a second of OpenVINO alone, on uint8 arrays, by precision, streams and batch."""
+    core = ov.Core()
+    arrays = _arrays(workload)
+    cores = available_cores()
+    precisions = ["f32"] + (["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])
+    rates = {}
+    for precision in precisions:
+        for streams in sorted({1, cores}):
+            for batch in _BATCHES:
+                compiled = core.compile_model(
+                    _taking_uint8(core, workload, batch),
+                    "CPU",
+                    {
+                        "INFERENCE_PRECISION_HINT": precision,
+                        "NUM_STREAMS": str(streams),
+                        "INFERENCE_NUM_THREADS": cores,
+                        "ENABLE_CPU_PINNING": False,
+                    },
+                )
+                name = f"OpenVINO {precision}, {streams} stream{'s' if streams > 1 else ''}, batch {batch}"
+                rates[name] = _in_flight(compiled, arrays[:batch], streams, seconds)
+    return rates
+
+
+def _in_flight(compiled: Any, batch: UInt8Array, streams: int, seconds: float) -> float:
+    """Images a second with a call of the engine under way on each stream, and one waiting."""
+    if streams == 1:
+        request = compiled.create_infer_request()
+
+        def once() -> int:
+            request.infer([batch], share_inputs=True)
+            return len(batch)
+
+        return rate(once, seconds)
+    queue = ov.AsyncInferQueue(compiled, streams * 2)
+
+    def some() -> int:
+        for _ in range(4 * streams):
+            queue.start_async([batch], share_inputs=True)
+        return 4 * streams * len(batch)
+
+    found = rate(some, seconds)
+    queue.wait_all()
+    return found
+
+
+def _taking_uint8(core: Any, workload: Workload, batch: int) -> Any:
+    """The version's graph for one size of batch, with the scaling of pixels as a part of it."""
+    manifest = workload.manifest()
+    model = core.read_model(workload.version)
+    model.reshape([batch, *manifest.preprocessing.shape])
+    steps = ov.preprocess.PrePostProcessor(model)
+    steps.input().tensor().set_element_type(ov.Type.u8)
+    if manifest.preprocessing.scaling == "-1..1":
+        steps.input().preprocess().convert_element_type(ov.Type.f32).mean(127.5).scale(127.5)
+    return steps.build()
+
+
+def product(workload: Workload, seconds: float) -> dict[str, float]:
+    """Images a second of the product's own runtime, as it is set by default."""
+    manifest = workload.manifest()
+    load: Any = loading.load_openvino
+    cores = available_cores()
+    shape = {"threads": cores, "lanes": 1}
+    known = inspect.signature(load).parameters
+    runtime = load(workload.version, manifest, **{name: value for name, value in shape.items() if name in known})
+    arrays = _arrays(workload)
+
+    def once(batch: UInt8Array) -> int:
+        answers: Float32Array = runtime.predict(batch)
+        return len(answers)
+
+    rates = {f"Fovea's runtime f32, batch {batch}": rate(partial(once, arrays[:batch]), seconds) for batch in _BATCHES}
+    runtime.close()
+    return rates
+
+
+def tensorflow(workload: Workload, seconds: float) -> dict[str, float]:
+    """Images a second of TensorFlow's signature, on arrays that are scaled already."""
+    import tensorflow as tf
+
+    manifest = workload.manifest()
+    saved_model = tf.saved_model.load(str(workload.version))
+    signature = saved_model.signatures["serving_default"]
+    arrays = scale(_arrays(workload), manifest.preprocessing)
+
+    def once(batch: Any) -> int:
+        signature(**{manifest.input.name: tf.constant(batch)})[manifest.output.name].numpy()
+        return len(batch)
+
+    return {f"TensorFlow f32, batch {batch}": rate(partial(once, arrays[:batch]), seconds) for batch in _BATCHES}
+
+
+def _arrays(workload: Workload) -> UInt8Array:
+    """As many decoded images as the largest batch has: uint8 [n, height, width, channels]."""
+    spec = workload.manifest().preprocessing
+    arrays = np.stack([to_array(data, spec) for data in workload.images()])
+    return np.ascontiguousarray(np.resize(arrays, (max(_BATCHES), *spec.shape)))
+
+
+def main(workload: str, seconds: str) -> None:
+    chosen, each = WORKLOADS[workload], float(seconds)
+    found = {
+        "decode": decode(chosen, each),
+        "engine": openvino(chosen, each) | product(chosen, each) | tensorflow(chosen, each),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
