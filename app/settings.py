@@ -26,8 +26,18 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="Model that answers when a request names none. Unset: the only one in production."
     )
-    runtime: Literal["auto", "openvino", "tensorflow", "fake"] = Field(
-        "auto", description="Inference engine. `auto`: OpenVINO, and TensorFlow for graphs that it cannot read."
+    cache: Path | None = Field(
+        None, description="Folder of what was measured and compiled when models were loaded. Unset: in the workspace."
+    )
+    runtime: Literal["auto", "openvino", "litert", "tensorflow", "fake"] = Field(
+        "auto",
+        description="Inference engine. `auto`: the faster of OpenVINO and LiteRT; TensorFlow for graphs that neither "
+        "can read.",
+    )
+    precision: Literal["auto", "f32", "bf16"] = Field(
+        "auto",
+        description="What the engine computes in. `auto`: f32, or bf16 where it is faster and was measured to lose "
+        "nothing that matters.",
     )
     inference_threads: int = Field(0, ge=0, le=256, description="Threads of the inference engine; 0: one a core.")
     decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0: one a core.")
@@ -70,6 +80,11 @@ class Settings(BaseSettings):
     )
 
     @property
+    def cache_folder(self) -> Path:
+        """`cache`, or its default."""
+        return self.cache if self.cache is not None else self.workspace / "cache"
+
+    @property
     def loopback(self) -> bool:
         """Whether `host` can be reached from this machine only."""
         if self.host == "localhost":
@@ -81,6 +96,10 @@ class Settings(BaseSettings):
 
     def check(self) -> None:
         """Raise ConfigurationError for combinations that must not start."""
+        if self.precision == "bf16" and self.runtime not in ("auto", "openvino"):
+            raise ConfigurationError(
+                f"FOVEA_PRECISION=bf16 needs OpenVINO, but FOVEA_RUNTIME is {self.runtime}: set it to auto or openvino."
+            )
         if not self.loopback and self.api_keys is None and not self.allow_anonymous:
             raise ConfigurationError(
                 f"Refusing to listen on {self.host} without API keys: anyone on the network could use, train and "

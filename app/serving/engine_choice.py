@@ -2,61 +2,254 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.cores import available_cores
+from app.errors import InferenceFailed, VersionRefused
+from app.serving.candidates import Candidate, Candidates, candidates, circumstances
 from app.serving.golden import Expected, check_answers
+from app.serving.processor import processor
 from app.serving.runtimes.base import Runtime, RuntimeLoader
-from app.serving.runtimes.loading import runtime_loader
-from app.serving.tuning import Tuning
+from app.serving.runtimes.loading import load_fake
+from app.serving.tuning import Tuning, compare_alone, fastest, measure
+from app.serving.tuning_cache import Choice, TuningCache
 from app.settings import Settings
-from app.store.manifest import Manifest, Precision
+from app.store.manifest import Manifest
+
+# A model on all threads besides that of the lanes costs memory: it is kept where a lone image gains this much by it.
+_WORTH_IT = 1.2
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An engine that may run a version."""
+class Opening:
+    """A version to be opened, and what may be used for it."""
 
-    load: RuntimeLoader
-    precision: Precision = "f32"
+    folder: Path
+    manifest: Manifest
+    expected: Expected
+    lanes: int
+    """Calls of the engine that run at a time."""
+    threads: int
+    """Threads that the engine may use in all."""
+    decode_seconds: float
+    """What decoding a golden image took, on average."""
+
+    def load(self, load: RuntimeLoader) -> Runtime:
+        return load(self.folder, self.manifest, lanes=self.lanes, threads=self.threads)
+
+    def check(self, runtime: Runtime, candidate: Candidate) -> None:
+        """Replay the golden examples, which also warms the engine up; closes it where they fail."""
+        try:
+            check_answers(runtime, self.manifest, self.expected, precision=candidate.precision)
+        except BaseException:
+            runtime.close()
+            raise
+
+
+@dataclass(frozen=True)
+class _Opened:
+    candidate: Candidate
+    runtime: Runtime
 
 
 class EngineChoice:
     """Opens versions with the engine that suits them best."""
 
-    def __init__(self, candidates: Callable[[Path, Manifest], Sequence[Candidate]], *, max_batch: int) -> None:
-        """`candidates` says which engines may run a version; at least one."""
+    def __init__(
+        self,
+        candidates: Candidates,
+        *,
+        max_batch: int,
+        timed: bool = True,
+        cache: TuningCache | None = None,
+        circumstances: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            candidates: the engines that may run a version.
+            max_batch: most images in a call.
+            timed: False: the first candidate that passes its checks is taken; only these are timed.
+            cache: where choices are kept.
+            circumstances: settings and software that a choice in the cache holds for.
+        """
         self._candidates = candidates
         self._max_batch = max_batch
+        self._timed = timed
+        self._cache = cache
+        self._circumstances = dict(circumstances or {})
 
     @classmethod
     def of(cls, settings: Settings) -> EngineChoice:
         """What the settings choose."""
-        return cls.only(runtime_loader(settings.runtime), max_batch=settings.max_batch)
+        if settings.runtime == "fake":
+            return cls.only(load_fake, max_batch=settings.max_batch)
+        return cls(
+            candidates(settings),
+            max_batch=settings.max_batch,
+            cache=TuningCache(settings.cache_folder / "engines"),
+            circumstances=circumstances(settings),
+        )
 
     @classmethod
     def only(cls, load: RuntimeLoader, *, max_batch: int = 32) -> EngineChoice:
         """One engine, which is not timed but for the replay of the golden examples."""
-        return cls(lambda *_: [Candidate(load)], max_batch=max_batch)
+        return cls(lambda _: [[Candidate("", load)]], max_batch=max_batch, timed=False)
 
-    def open(
-        self, folder: Path, manifest: Manifest, expected: Expected, *, lanes: int, threads: int, decode_seconds: float
-    ) -> tuple[Runtime, Tuning]:
+    def open(self, opening: Opening) -> tuple[Runtime, Tuning]:
         """Open a version with the engine that suits it best, warm and checked.
+
+        The first time on this kind of processor the engines are timed; from then on the cache knows.
 
         Raises:
             VersionRefused: no engine can run it, or its answers are not those of the golden examples.
         """
-        candidate = self._candidates(folder, manifest)[0]
-        runtime = candidate.load(folder, manifest, lanes=lanes, threads=threads)
+        if not self._timed:
+            return self._take_first(opening)
+        facts = self._facts(opening)
+        if (known := self._reopen(opening, facts)) is not None:
+            return known
+        with ExitStack() as stack:
+            if self._cache is not None:
+                stack.enter_context(self._cache.turn())
+                # Another worker may have measured in the meantime.
+                if (known := self._reopen(opening, facts)) is not None:
+                    return known
+            return self._choose(opening, facts)
+
+    def _facts(self, opening: Opening) -> dict[str, str | int]:
+        kind = processor()
+        return {
+            **self._circumstances,
+            "processor": kind.name,
+            "processor_key": kind.key,
+            "cores": available_cores(),
+            "lanes": opening.lanes,
+            "threads": opening.threads,
+            "max_batch": self._max_batch,
+        }
+
+    def _reopen(self, opening: Opening, facts: dict[str, str | int]) -> tuple[Runtime, Tuning] | None:
+        """Open with the engine that was chosen before; None if none was, or if it does not do any more."""
+        choice = self._cache.load(opening.manifest, facts) if self._cache is not None else None
+        if choice is None:
+            return None
+        groups = self._candidates(opening.manifest)
+        candidate = next((each for group in groups for each in group if each.name == choice.engine), None)
+        if candidate is None:
+            return None
         try:
-            begin = time.perf_counter()
-            check_answers(runtime, manifest, expected)
-            seconds = (time.perf_counter() - begin) / (1 + len(expected.images))
-        except BaseException:
-            runtime.close()
-            raise
-        tuning = Tuning(runtime.name, candidate.precision, self._max_batch, seconds, seconds, decode_seconds)
-        return runtime, tuning
+            runtime = opening.load((candidate.wide if choice.wide else None) or candidate.load)
+            opening.check(runtime, candidate)
+        except VersionRefused as refusal:
+            _log.warning("%s was chosen before, but cannot be used now: %s", candidate.name, refusal)
+            return None
+        return runtime, choice.tuning(decode_seconds=opening.decode_seconds)
+
+    def _choose(self, opening: Opening, facts: dict[str, str | int]) -> tuple[Runtime, Tuning]:
+        """Check the candidates, time them, keep the fastest, and note it in the cache."""
+        opened = self._open_all(opening)
+        with ExitStack() as closing:
+            for each in opened:
+                closing.callback(each.runtime.close)
+            try:
+                runtimes = {each.candidate.name: each.runtime for each in opened}
+                speeds = measure(runtimes, opening.expected.images, max_batch=self._max_batch)
+                name = fastest(speeds)
+                winner = next(each for each in opened if each.candidate.name == name)
+                wide, lone_seconds = _widen(opening, winner, speeds[name].lone_seconds)
+            except InferenceFailed as error:
+                raise VersionRefused(f"it fails while it is timed. {error}") from error
+            kept = wide or winner.runtime
+            closing.pop_all()
+        for each in opened:
+            if each.runtime is not kept:
+                each.runtime.close()
+        choice = Choice(
+            circumstances=facts,
+            engine=name,
+            precision=winner.candidate.precision,
+            wide=wide is not None,
+            best_batch=speeds[name].best_batch,
+            seconds_per_image=speeds[name].seconds_per_image,
+            lone_seconds=lone_seconds,
+            candidates={each: 1 / speed.seconds_per_image for each, speed in speeds.items()},
+        )
+        if self._cache is not None:
+            self._cache.store(opening.manifest, choice)
+        rates = ", ".join(f"{each} {rate:,.0f}/s" for each, rate in choice.candidates.items())
+        _log.info("timed the engines for %s on one lane: %s; took %s", opening.manifest.model, rates, name)
+        return kept, choice.tuning(decode_seconds=opening.decode_seconds)
+
+    def _open_all(self, opening: Opening) -> list[_Opened]:
+        """Open and check the candidates of the first group of which any can read the graph.
+
+        Raises:
+            VersionRefused: there is none, or all that can answer otherwise than the trainer did.
+        """
+        unread: list[VersionRefused] = []
+        for group in self._candidates(opening.manifest):
+            wrong: list[VersionRefused] = []
+            with ExitStack() as closing:
+                opened = []
+                for candidate in group:
+                    try:
+                        runtime = opening.load(candidate.load)
+                    except VersionRefused as refusal:
+                        unread.append(refusal)
+                        continue
+                    try:
+                        opening.check(runtime, candidate)
+                    except VersionRefused as refusal:
+                        _log.warning("%s: %s does not do: %s", opening.folder, candidate.name, refusal)
+                        wrong.append(refusal)
+                        continue
+                    closing.callback(runtime.close)
+                    opened.append(_Opened(candidate, runtime))
+                closing.pop_all()
+            if opened or wrong:
+                for reason in unread:
+                    _log.warning("%s: %s", opening.folder, reason)
+            if opened:
+                return opened
+            if wrong:
+                raise wrong[0]
+        raise VersionRefused(" ".join(map(str, unread))) from unread[0]
+
+    def _take_first(self, opening: Opening) -> tuple[Runtime, Tuning]:
+        begin = time.perf_counter()
+        first = self._open_all(opening)[0]
+        seconds = (time.perf_counter() - begin) / (1 + len(opening.expected.images))
+        tuning = Tuning(
+            engine=first.runtime.name,
+            precision=first.candidate.precision,
+            best_batch=self._max_batch,
+            seconds_per_image=seconds,
+            lone_seconds=seconds,
+            decode_seconds=opening.decode_seconds,
+        )
+        return first.runtime, tuning
+
+
+def _widen(opening: Opening, winner: _Opened, lone_seconds: float) -> tuple[Runtime | None, float]:
+    """The winner with a model on all threads beside the lanes', where a lone image gains enough by it.
+
+    Returns None where it does not; and the seconds of a lone image.
+    """
+    candidate = winner.candidate
+    if candidate.wide is None or opening.threads // opening.lanes >= opening.threads:
+        return None, lone_seconds
+    runtime = opening.load(candidate.wide)
+    opening.check(runtime, candidate)
+    lane, alone = compare_alone(winner.runtime, runtime, opening.expected.images[:1])
+    if lane >= _WORTH_IT * alone:
+        return runtime, alone
+    runtime.close()
+    return None, lone_seconds

@@ -14,12 +14,15 @@ import numpy as np
 from app.errors import InferenceFailed, InvalidImage, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array, to_array
 from app.serving.runtimes.base import Runtime
-from app.store.manifest import GOLDEN, Manifest
+from app.store.manifest import GOLDEN, Manifest, Precision
 
 EXPECTED = "expected.npz"
 
 # Builds of the JPEG decoder and of the resize filter may round differently; more is another algorithm.
 MAX_DECODER_DIFFERENCE = 2
+# bfloat16 has eight bits of mantissa. Measured on 2,400 photos with a residual network: 0.014 at most, 0.002 for nine
+# of ten. Another model, scaling or order of the labels is off by tenths.
+BF16_TOLERANCE = 0.05
 # float32 softmax over thousands of classes is off by some 1e-6; a sigmoid, or logits, by far more.
 ROW_SUM_TOLERANCE = 1e-3
 _BATCH = 32
@@ -81,19 +84,23 @@ def decoder_difference(folder: Path, manifest: Manifest, expected: Expected) -> 
     return largest
 
 
-def check_answers(runtime: Runtime, manifest: Manifest, expected: Expected) -> None:
-    """Compare the engine's answers to the expected images with the expected probabilities."""
+def check_answers(runtime: Runtime, manifest: Manifest, expected: Expected, *, precision: Precision = "f32") -> None:
+    """Compare the engine's answers to the expected images with the expected probabilities.
+
+    They may differ by the manifest's tolerance in f32, and by `BF16_TOLERANCE`, or the manifest's if larger, in bf16.
+    """
+    tolerance = manifest.golden.tolerance if precision == "f32" else max(BF16_TOLERANCE, manifest.golden.tolerance)
     try:
-        # Also the warm-up, of a batch of one and of a larger one.
-        single = runtime.predict(expected.images[:1])
+        # Also the warm-up: of one image, on all threads where the engine can, and of a larger batch.
+        single = runtime.predict(expected.images[:1], alone=True)
         answers = [runtime.predict(chunk) for chunk in _chunks(expected.images)]
     except InferenceFailed as error:
         raise VersionRefused(f"it cannot answer its golden examples. {error}") from error
     for answer in (single, *answers):
         _check_form(answer, manifest)
     found = np.concatenate(answers)
-    _check_close(found, expected.probabilities, manifest, "the trainer's")
-    _check_close(single, found[:1], manifest, "those that it gives in a batch")
+    _check_close(found, expected.probabilities, tolerance, manifest, "the trainer's")
+    _check_close(single, found[:1], tolerance, manifest, "those that it gives in a batch")
 
 
 def _chunks(images: UInt8Array) -> list[UInt8Array]:
@@ -113,12 +120,12 @@ def _check_form(answer: Float32Array, manifest: Manifest) -> None:
         )
 
 
-def _check_close(found: Float32Array, wanted: Float32Array, manifest: Manifest, whose: str) -> None:
+def _check_close(found: Float32Array, wanted: Float32Array, tolerance: float, manifest: Manifest, whose: str) -> None:
     differences = np.abs(found - wanted)
     worst = int(differences.max(axis=1).argmax())
     # Written so that an expected value that is not a number is a difference too.
-    if not differences.max() <= manifest.golden.tolerance:
+    if not differences.max() <= tolerance:
         raise VersionRefused(
             f"its answer to the golden example {manifest.golden.images[worst]!r} differs from {whose} by "
-            f"{differences[worst].max():.2g}; at most {manifest.golden.tolerance:.2g} is allowed."
+            f"{differences[worst].max():.2g}; at most {tolerance:.2g} is allowed."
         )

@@ -1,14 +1,28 @@
-"""What was measured of a version when it was loaded: which engine runs it, and how fast it is."""
+"""What is measured of a version when it is loaded: how fast each engine is on its golden examples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from app.preprocessing import UInt8Array
+from app.serving.runtimes.base import Runtime
 from app.store.manifest import Precision
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Sizes of the micro-batches that are timed."""
+
+# A batch that would take longer is not tried: images in it wait for each other, and large models gain nothing by it.
+_LONGEST_CALL = 0.025
+# Rounds go over all engines and batches in turn, so that what else the machine does meets all alike. The first is the
+# warm-up of each size of a batch; the least time of all rounds counts.
+_LEAST_ROUNDS, _MOST_ROUNDS = 2, 12
+_BUDGET = 0.15
+# A smaller batch that gives nearly as many images a second is better: its images wait less for each other.
+_AS_GOOD = 1.03
 
 
 @dataclass(frozen=True)
@@ -28,3 +42,75 @@ class Tuning:
     """Decoding a golden image on one thread, on average."""
     candidates: Mapping[str, float] = field(default_factory=dict)
     """Images a second of one lane that each engine gave at its best batch; those that were not timed are missing."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast an engine is on one lane."""
+
+    best_batch: int
+    seconds_per_image: float
+    """With batches of `best_batch`."""
+    lone_seconds: float
+    """Of one image."""
+
+
+def measure(runtimes: Mapping[str, Runtime], images: UInt8Array, *, max_batch: int) -> dict[str, Speed]:
+    """Time engines against each other on one lane; takes some 0.2 s, more for large models.
+
+    Args:
+        runtimes: engines by name, checked already.
+        images: uint8 [n, height, width, channels], at least one; larger batches repeat them.
+
+    Raises:
+        InferenceFailed: an engine failed.
+    """
+    batches = [images[np.arange(size) % len(images)] for size in BATCHES if size <= max_batch]
+    least: dict[str, dict[int, float]] = {name: {} for name in runtimes}
+    begin = time.perf_counter()
+    for finished in range(1, _MOST_ROUNDS + 1):
+        for batch in batches:
+            size = len(batch)
+            for name, runtime in runtimes.items():
+                smaller = least[name].get(size // 2, 0.0) if size > 1 else 0.0
+                if 2 * smaller <= _LONGEST_CALL and (size == 1 or smaller):
+                    least[name][size] = min(least[name].get(size, np.inf), _seconds(runtime, batch))
+        if finished >= _LEAST_ROUNDS and time.perf_counter() - begin > _BUDGET:
+            break
+    return {name: _speed(seconds) for name, seconds in least.items()}
+
+
+def fastest(speeds: Mapping[str, Speed]) -> str:
+    """The engine to take: of those within a tenth of the most images a second, the one that answers one soonest."""
+    best = min(speed.seconds_per_image for speed in speeds.values())
+    near = [name for name, speed in speeds.items() if speed.seconds_per_image <= 1.1 * best]
+    return min(near, key=lambda name: speeds[name].lone_seconds)
+
+
+def compare_alone(narrow: Runtime, wide: Runtime, image: UInt8Array) -> tuple[float, float]:
+    """Seconds that one image, uint8 [1, height, width, channels], takes on a lane of `narrow`, and alone on `wide`."""
+    lane = alone = float("inf")
+    begin = time.perf_counter()
+    for finished in range(1, 8 * _MOST_ROUNDS):
+        lane = min(lane, _seconds(narrow, image))
+        alone = min(alone, _time(lambda: wide.predict(image, alone=True)))
+        if finished >= _LEAST_ROUNDS and time.perf_counter() - begin > _BUDGET / 3:
+            break
+    return lane, alone
+
+
+def _speed(seconds: Mapping[int, float]) -> Speed:
+    """From the seconds of a call, by the size of its batch."""
+    best = min(value / size for size, value in seconds.items())
+    size = min(size for size, value in seconds.items() if value / size <= _AS_GOOD * best)
+    return Speed(size, seconds[size] / size, seconds[1])
+
+
+def _seconds(runtime: Runtime, batch: UInt8Array) -> float:
+    return _time(lambda: runtime.predict(batch))
+
+
+def _time(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.errors import FoveaError, StorageFailed, VersionRefused
 from app.metrics import Metrics
-from app.serving.engine_choice import EngineChoice
+from app.serving.engine_choice import EngineChoice, Opening
 from app.serving.golden import decoder_difference, read_expected
 from app.serving.runtimes.base import Runtime
 from app.serving.tuning import Tuning
@@ -66,9 +66,7 @@ def _load(
         begin = time.perf_counter()
         difference = decoder_difference(folder, manifest, expected)
         decode_seconds = (time.perf_counter() - begin) / len(expected.images)
-        runtime, tuning = choice.open(
-            folder, manifest, expected, lanes=lanes, threads=threads, decode_seconds=decode_seconds
-        )
+        runtime, tuning = choice.open(Opening(folder, manifest, expected, lanes, threads, decode_seconds))
     except VersionRefused as error:
         raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
     except (FoveaError, OSError):

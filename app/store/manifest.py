@@ -13,6 +13,8 @@ from app.preprocessing import Preprocessing
 MANIFEST = "model.json"
 GOLDEN = "golden"
 EVALUATION = "evaluation"
+LITERT = "model.tflite"
+"""The same graph for LiteRT, which versions may carry beside the SavedModel."""
 
 Precision = Literal["f32", "bf16"]
 """What an engine computes in: float32, or bfloat16 where the processor has instructions for it."""
@@ -37,6 +39,27 @@ class Golden(BaseModel):
 
     images: list[str] = Field(min_length=1, description="File names below golden/, in the order of expected.npz.")
     tolerance: float = Field(1e-4, gt=0, description="Largest absolute difference allowed in any probability.")
+
+
+class PrecisionCheck(BaseModel):
+    """What became of the answers to the test split when they were computed in a lower precision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accuracy: float = Field(ge=0, le=1, description="In this precision.")
+    images: int = Field(ge=1, description="Images of the test split.")
+    agreement: float = Field(ge=0, le=1, description="Share of the images that are put in the same class as in f32.")
+    max_difference: float = Field(ge=0, description="Largest difference of any probability from f32.")
+
+    def harmless(self, accuracy: float) -> bool:
+        """Whether nothing that matters was lost, given the accuracy in f32.
+
+        At most 0.1 points of accuracy, and at most one image in a hundred in another class. The standard error of the
+        accuracy would be no measure: both precisions answer the very same images, so that their difference is known
+        far better than either; and on a small test split it would let whole points pass. The agreement is for small
+        splits too, on which gains and losses may happen to balance.
+        """
+        return accuracy - self.accuracy <= 0.001 + 1e-9 and self.agreement >= 0.99
 
 
 class DataFingerprint(BaseModel):
@@ -65,6 +88,10 @@ class Manifest(BaseModel):
     )
     golden: Golden
     metrics: dict[str, float] = Field(default_factory=dict, description="Measured on the held-out test split.")
+    precisions: dict[Literal["bf16"], PrecisionCheck] = Field(
+        default_factory=dict,
+        description="What lower precisions cost on the test split, where that was measured; see `allows`.",
+    )
     data: DataFingerprint | None = None
     training_spec: dict[str, Any] | None = None
     parent: int | None = Field(None, description="Version that was production when this one was trained.")
@@ -74,6 +101,13 @@ class Manifest(BaseModel):
     files: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of every other file of the version, by path relative to it."
     )
+
+    def allows(self, precision: Precision) -> bool:
+        """Whether the version may be served in a precision unasked: f32, or one that was measured to be harmless."""
+        if precision == "f32":
+            return True
+        check, accuracy = self.precisions.get(precision), self.metrics.get("accuracy")
+        return check is not None and accuracy is not None and check.harmless(accuracy)
 
     @model_validator(mode="after")
     def _unique_labels(self) -> Manifest:

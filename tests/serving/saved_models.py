@@ -1,7 +1,7 @@
 """Builds small SavedModels, in a process of its own: `python -m tests.serving.saved_models FOLDER`.
 
 Each is a folder of the name below, with `reference.npz` beside its graph: `images` (uint8 [n, 28, 28, 1], before
-scaling) and `probabilities` (float32 [n, 3]) as TensorFlow computes them.
+scaling) and `probabilities` (float32 [n, 3]) as TensorFlow computes them; and all that can with their LiteRT export.
 
 plain       uint8 `image` → `probabilities`, scaling inside
 other       the same with other weights
@@ -29,6 +29,8 @@ def build(root: Path) -> None:
     import keras
     import tensorflow as tf
 
+    from app.training.litert import write_litert
+
     images = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 1), np.uint8)
 
     def network(seed: int, *, uint8: bool = True, softmax: bool = True) -> keras.Model:
@@ -52,6 +54,7 @@ def build(root: Path) -> None:
         archive.track(model)
         archive.add_endpoint("serve", serve, [tf.TensorSpec((None, SIZE, SIZE, 1), dtype, name="image")])
         archive.write_out(str(root / name), verbose=False)
+        assert write_litert(root / name) is not unreadable
         seen = images if dtype == "uint8" else images.astype(np.float32) / np.float32(255)
         answer = serve(tf.constant(seen))[output]
         if output == "logits":

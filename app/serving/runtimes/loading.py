@@ -1,50 +1,65 @@
-"""Chooses the engine. Each is imported only when it is used."""
+"""Opens an engine. Each is imported only when it is used."""
 
 from __future__ import annotations
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from app.errors import VersionRefused
 from app.serving.runtimes.base import Runtime, RuntimeLoader
-from app.store.manifest import Manifest
+from app.store.manifest import LITERT, Manifest, Precision
 
-Choice = Literal["auto", "openvino", "tensorflow", "fake"]
+if TYPE_CHECKING:
+    from app.serving.runtimes.compiled_models import CompiledModels
 
-_log = logging.getLogger(__name__)
-
-
-def runtime_loader(choice: Choice) -> RuntimeLoader:
-    """The loader for a choice of `FOVEA_RUNTIME`."""
-    return {"auto": load_auto, "openvino": load_openvino, "tensorflow": load_tensorflow, "fake": load_fake}[choice]
+Engine = Literal["openvino", "litert", "tensorflow", "fake"]
 
 
-def load_auto(folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Runtime:
-    """OpenVINO, or TensorFlow if OpenVINO cannot read the graph and TensorFlow is installed."""
-    try:
-        return load_openvino(folder, manifest, lanes=lanes, threads=threads)
-    except VersionRefused as refusal:
-        if find_spec("tensorflow") is None:
-            raise VersionRefused(
-                f"{refusal} TensorFlow, which might, is not installed: install `fovea[train]`."
-            ) from refusal
-        _log.warning("%s: falling back to TensorFlow, which is slower. %s", folder, refusal)
-    return load_tensorflow(folder, manifest, lanes=lanes, threads=threads)
+def runtime_loader(engine: Engine) -> RuntimeLoader:
+    """The loader of an engine, in f32."""
+    loaders: dict[Engine, RuntimeLoader] = {
+        "openvino": load_openvino,
+        "litert": load_litert,
+        "tensorflow": load_tensorflow,
+        "fake": load_fake,
+    }
+    return loaders[engine]
 
 
-def load_openvino(folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Runtime:
-    """OpenVINO, in f32."""
+def load_openvino(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    lanes: int,
+    threads: int,
+    precision: Precision = "f32",
+    wide: bool = False,
+    compiled: CompiledModels | None = None,
+) -> Runtime:
+    """OpenVINO, with `wide` also on all threads for lone images; compiled models are kept in `compiled`."""
     if find_spec("openvino") is None:
         raise VersionRefused("OpenVINO is not installed: install `fovea[serve]`, or set FOVEA_RUNTIME=tensorflow.")
     from app.serving.runtimes.openvino_runtime import OpenVINORuntime
 
-    return OpenVINORuntime(folder, manifest, lanes=lanes, threads=threads)
+    return OpenVINORuntime(
+        folder, manifest, lanes=lanes, threads=threads, precision=precision, wide=wide, compiled=compiled
+    )
+
+
+def load_litert(folder: Path, manifest: Manifest, *, lanes: int, threads: int, wide: bool = False) -> Runtime:
+    """LiteRT, for versions that carry its export; with `wide` also on all threads for lone images."""
+    if find_spec("ai_edge_litert") is None:
+        raise VersionRefused("LiteRT is not installed: install `fovea[serve]`, or set FOVEA_RUNTIME=openvino.")
+    if not (folder / LITERT).is_file():
+        raise VersionRefused(f"It has no {LITERT}, which LiteRT reads: set FOVEA_RUNTIME=auto.")
+    from app.serving.runtimes.litert_runtime import LiteRTRuntime
+
+    return LiteRTRuntime(folder, manifest, lanes=lanes, threads=threads, wide=wide)
 
 
 def load_tensorflow(folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Runtime:
-    """TensorFlow."""
+    """TensorFlow, whose threads the lanes share."""
     if find_spec("tensorflow") is None:
         raise VersionRefused("TensorFlow is not installed: install `fovea[train]`, or set FOVEA_RUNTIME=openvino.")
     from app.serving.runtimes.tensorflow_runtime import TensorFlowRuntime

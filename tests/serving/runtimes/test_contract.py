@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,43 @@ import pytest
 
 from app.errors import InferenceFailed, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array
+from app.serving.golden import BF16_TOLERANCE
 from app.serving.runtimes.base import Runtime
-from app.serving.runtimes.loading import runtime_loader
+from app.serving.runtimes.loading import load_fake, load_litert, load_openvino, load_tensorflow
+from app.store.manifest import Manifest
 from tests.serving.versions import LOGITS, SCALED, SIZE, manifest
 
 Load = Callable[..., Runtime]
 
 
-@pytest.fixture(params=["openvino", "tensorflow", "fake"])
+ENGINES = {
+    "openvino": load_openvino,
+    "openvino with two lanes": partial(load_openvino, wide=True),
+    "openvino in bf16": partial(load_openvino, precision="bf16"),
+    "litert": load_litert,
+    "litert with two lanes": partial(load_litert, wide=True),
+    "tensorflow": load_tensorflow,
+    "fake": load_fake,
+}
+
+
+def open_engine(name: str, folder: Path, manifest: Manifest) -> Runtime:
+    lanes = 2 if "two lanes" in name else 1
+    try:
+        return ENGINES[name](folder, manifest, lanes=lanes, threads=lanes)
+    except VersionRefused as refusal:
+        if "does not compute in bf16" in str(refusal):
+            pytest.skip(str(refusal))
+        raise
+
+
+@pytest.fixture(params=ENGINES)
 def load(request: pytest.FixtureRequest, saved_models: Path) -> Iterator[Load]:
     """Loads one of the SavedModels with the runtime under test; closes it at the end."""
     opened: list[Runtime] = []
 
     def load(name: str = "plain", **changes: Any) -> Runtime:
-        runtime = runtime_loader(request.param)(saved_models / name, manifest(**changes), lanes=1, threads=1)
+        runtime = open_engine(request.param, saved_models / name, manifest(**changes))
         opened.append(runtime)
         return runtime
 
@@ -34,7 +58,12 @@ def load(request: pytest.FixtureRequest, saved_models: Path) -> Iterator[Load]:
         runtime.close()
 
 
-@pytest.fixture(scope="module")
+def tolerance(runtime: Runtime) -> float:
+    """How far answers to the same image may be apart: in bf16 other batches may take other ways to round."""
+    return 0.02 if runtime.name.endswith("bf16") else 1e-6
+
+
+@pytest.fixture
 def images() -> UInt8Array:
     return np.random.default_rng(7).integers(0, 256, (9, SIZE, SIZE, 1), np.uint8)
 
@@ -58,7 +87,7 @@ def test_an_image_gets_the_same_answer_alone_and_in_a_batch(load: Load, images: 
     runtime = load()
     together = runtime.predict(images)
     alone = np.concatenate([runtime.predict(images[index : index + 1]) for index in range(len(images))])
-    np.testing.assert_allclose(alone, together, atol=1e-6)
+    np.testing.assert_allclose(alone, together, atol=tolerance(runtime))
 
 
 def test_an_empty_batch_has_an_empty_answer(load: Load, images: UInt8Array) -> None:
@@ -69,13 +98,13 @@ def test_an_empty_batch_has_an_empty_answer(load: Load, images: UInt8Array) -> N
 
 
 def test_calls_from_several_threads_do_not_mix(load: Load, images: UInt8Array) -> None:
-    """Each thread gets the answer to its own images."""
+    """Each thread gets the answer to its own images, also where there are more threads than lanes."""
     runtime = load()
     expected = runtime.predict(images)
 
     def predict(index: int) -> bool:
         rows = [index % 9, (index * 5 + 2) % 9][: 1 + index % 2]
-        return np.allclose(runtime.predict(images[rows]), expected[rows], atol=1e-6)
+        return np.allclose(runtime.predict(images[rows], alone=index % 5 == 0), expected[rows], atol=tolerance(runtime))
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(predict, range(200)))
@@ -90,10 +119,30 @@ def test_an_answer_stays_as_it_was_when_the_next_one_comes(load: Load, images: U
     np.testing.assert_array_equal(first, copy)
 
 
-def test_images_that_are_a_view_are_read_right(load: Load, images: UInt8Array) -> None:
-    """The memory of a batch need not be contiguous."""
+def test_an_image_alone_in_the_process_gets_the_same_answer(load: Load, images: UInt8Array) -> None:
+    """However many threads the engine takes for it."""
     runtime = load()
-    np.testing.assert_allclose(runtime.predict(images[::-1]), runtime.predict(images)[::-1], atol=1e-6)
+    expected = runtime.predict(images[:3])
+    for index in range(3):
+        answer = runtime.predict(images[index : index + 1], alone=True)
+        np.testing.assert_allclose(answer[0], expected[index], atol=tolerance(runtime))
+    np.testing.assert_allclose(runtime.predict(images[:3], alone=True), expected, atol=tolerance(runtime))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 13, 35])
+def test_batches_of_every_size_are_answered(load: Load, images: UInt8Array, count: int) -> None:
+    """Also of sizes that an engine has to split."""
+    runtime = load()
+    single = np.concatenate([runtime.predict(images[i : i + 1]) for i in range(len(images))])
+    rows = np.arange(count) % len(images)
+    np.testing.assert_allclose(runtime.predict(images[rows]), single[rows], atol=tolerance(runtime))
+
+
+def test_images_that_are_a_view_are_read_right(load: Load, images: UInt8Array) -> None:
+    """The memory of a batch need be neither contiguous nor writable."""
+    runtime = load()
+    images.flags.writeable = False
+    np.testing.assert_allclose(runtime.predict(images[::-1]), runtime.predict(images)[::-1], atol=tolerance(runtime))
 
 
 def test_a_closed_runtime_says_so(load: Load, images: UInt8Array) -> None:
@@ -110,18 +159,36 @@ def test_a_closed_runtime_says_so(load: Load, images: UInt8Array) -> None:
     [("plain", {}), ("logits", LOGITS), ("scaled", SCALED)],
     ids=["uint8 to probabilities", "logits", "float32 input"],
 )
-@pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "fake"])
 def test_answers_are_those_of_tensorflow(saved_models: Path, engine: str, name: str, changes: dict[str, Any]) -> None:
-    """In f32, to within 1e-5, whether scaling and softmax are in the graph or in the manifest."""
-    runtime = runtime_loader(engine)(saved_models / name, manifest(**changes), lanes=1, threads=1)  # type: ignore[arg-type]
+    """In f32 to within 1e-5, in bf16 to what is allowed there, whether scaling and softmax are in the graph or in the
+    manifest.
+    """
+    runtime = open_engine(engine, saved_models / name, manifest(**changes))
     images, expected = reference(saved_models, name)
-    np.testing.assert_allclose(runtime.predict(images), expected, atol=1e-5)
+    allowed = BF16_TOLERANCE if engine == "openvino in bf16" else 1e-5
+    np.testing.assert_allclose(runtime.predict(images), expected, atol=allowed)
     runtime.close()
 
 
-@pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
+def test_bf16_is_computed_where_it_is_asked_for(saved_models: Path) -> None:
+    """It is no other name for f32: the answers differ a little."""
+    f32, bf16 = (open_engine(name, saved_models / "plain", manifest()) for name in ("openvino", "openvino in bf16"))
+    images, _ = reference(saved_models, "plain")
+    assert (f32.name, bf16.name) == ("openvino-f32", "openvino-bf16")
+    assert 1e-6 < np.abs(f32.predict(images) - bf16.predict(images)).max() < BF16_TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ["openvino", "litert", "tensorflow"])
 def test_a_folder_without_a_graph_is_refused(tmp_path: Path, engine: str) -> None:
     """The reason names the engine that could not read it."""
-    (tmp_path / "saved_model.pb").write_bytes(b"no graph")
-    with pytest.raises(VersionRefused, match=r"OpenVINO cannot read|TensorFlow cannot load"):
-        runtime_loader(engine)(tmp_path, manifest(), lanes=1, threads=1)  # type: ignore[arg-type]
+    for name in ("saved_model.pb", "model.tflite"):
+        (tmp_path / name).write_bytes(b"no graph")
+    with pytest.raises(VersionRefused, match=r"(OpenVINO|LiteRT) cannot read|TensorFlow cannot load"):
+        open_engine(engine, tmp_path, manifest())
+
+
+def test_a_version_without_a_litert_export_says_so(saved_models: Path) -> None:
+    """With the way out: another engine."""
+    with pytest.raises(VersionRefused, match=r"no model\.tflite.*FOVEA_RUNTIME=auto"):
+        open_engine("litert", saved_models / "unreadable", manifest())

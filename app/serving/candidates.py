@@ -1,0 +1,95 @@
+"""Which engines may run a version: what is installed, what the version carries and what the settings ask for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from app.errors import VersionRefused
+from app.serving.runtimes.base import Runtime, RuntimeLoader
+from app.serving.runtimes.compiled_models import CompiledModels
+from app.serving.runtimes.loading import load_litert, load_openvino, load_tensorflow
+from app.settings import Settings
+from app.store.manifest import LITERT, Manifest, Precision
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that may run a version."""
+
+    name: str
+    """As `Runtime.name` has it: "openvino-f32"."""
+    load: RuntimeLoader
+    wide: RuntimeLoader | None = None
+    """The same with a second model on all threads, for lone images; None: the engine has no such thing."""
+    precision: Precision = "f32"
+
+
+class Candidates(Protocol):
+    """Says which engines may run a version: groups, of which a later one is only for what none of the earlier can
+    read.
+    """
+
+    def __call__(self, manifest: Manifest, /) -> Sequence[Sequence[Candidate]]: ...
+
+
+def candidates(settings: Settings) -> Candidates:
+    """The candidates that the settings allow, for any of them but the fake runtime."""
+    compiled = CompiledModels(settings.cache_folder / "openvino")
+
+    def openvino(precision: Precision) -> Candidate:
+        load = partial(load_openvino, precision=precision, compiled=compiled)
+        return Candidate(f"openvino-{precision}", load, partial(load, wide=True), precision)
+
+    litert = Candidate("litert-f32", load_litert, partial(load_litert, wide=True))
+    tensorflow = Candidate("tensorflow-f32", load_tensorflow)
+
+    def groups(manifest: Manifest) -> Sequence[Sequence[Candidate]]:
+        match settings.runtime:
+            case "litert":
+                return [[litert]]
+            case "tensorflow":
+                return [[tensorflow]]
+        if settings.precision == "bf16":
+            found = [[openvino("bf16")], [openvino("f32")]]
+        else:
+            harmless = settings.precision == "auto" and manifest.allows("bf16")
+            found = [[openvino("f32"), *([openvino("bf16")] if harmless else [])]]
+            if settings.runtime == "auto" and LITERT in manifest.files and find_spec("ai_edge_litert") is not None:
+                found[0].append(litert)
+        # TensorFlow takes seconds to load and some 400 MB, and was never the fastest: it is not timed with the others.
+        return [*found, [Candidate("tensorflow-f32", _load_fallback)]] if settings.runtime == "auto" else found
+
+    return groups
+
+
+def circumstances(settings: Settings) -> dict[str, str | int]:
+    """What a choice between the candidates depends on, besides the version and the processor."""
+    packages = ("openvino", "ai-edge-litert", "tensorflow", "tensorflow-cpu")
+    return {
+        "runtime": settings.runtime,
+        "precision": settings.precision,
+        **{package: _installed(package) for package in packages},
+    }
+
+
+def _load_fallback(folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Runtime:
+    if find_spec("tensorflow") is None:
+        raise VersionRefused("TensorFlow, which might, is not installed: install `fovea[train]`.")
+    _log.warning("%s: falling back to TensorFlow, which is slower.", folder)
+    return load_tensorflow(folder, manifest, lanes=lanes, threads=threads)
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
