@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(25_000_000, ge=1, description="Most pixels an image may have, read before decoding.")
     max_batch: int = Field(32, ge=1, le=1024, description="Most images in one call of the engine.")
     max_queue: int = Field(512, ge=1, description="Most images waiting or running at a time; beyond it: 429.")
-    body_timeout: float = Field(30, gt=0, description="Seconds a client may take to send a request's body.")
+    body_timeout: float = Field(
+        30, gt=0, description="Seconds a client may take to send a request's head, and then its body."
+    )
     shutdown_grace: float = Field(25, ge=0, description="Seconds that requests in flight get after SIGTERM.")
 
     max_upload_bytes: int = Field(2 * 2**30, ge=1024, description="Largest dataset archive, in bytes.")

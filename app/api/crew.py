@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from app.api.accepting import Occupancy
+
 _COMPLETE = "complete"
+_OCCUPANCY = "occupancy"
 _POLL_SECONDS = 0.02
 
 
@@ -24,6 +28,16 @@ class Crew:
     loads_first: bool = False
     """Whether this process loads its models before it accepts connections. The very first one doesn't, so that probes
     are answered from the start; any other would take requests that it cannot answer from one that can."""
+
+    def prepare(self) -> None:
+        """Make what the processes share; the parent does, before it starts them."""
+        assert self.folder is not None
+        Occupancy.create(self.folder / _OCCUPANCY, self.size)
+
+    @cached_property
+    def occupancy(self) -> Occupancy | None:
+        """How many connections each holds; None if this process is alone."""
+        return None if self.folder is None else Occupancy(self.folder / _OCCUPANCY)
 
     def report_loaded(self) -> None:
         """Say that this process has looked at every model, and loaded what can be."""

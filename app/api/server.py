@@ -10,13 +10,18 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.accepting import Acceptor, Occupancy
 from app.api.services import services_of_app
+from app.api.stalling import Stalled
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -99,11 +104,32 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._announce = announce
         self._announcing: asyncio.Future[None] | None = None
+        self._services = services_of_app(config.app)
+        self._stalled = Stalled(self._services.settings.body_timeout)
+        self._acceptor: Acceptor | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        occupancy = self._services.crew.occupancy
+        # Alone, the event loop accepts by itself.
+        await super().startup(sockets if occupancy is None else [])
+        if occupancy is not None and self.started and not self.should_exit:
+            assert sockets is not None
+            self._acceptor = self._accept(sockets[0], occupancy)
         if self.started and self._announce is not None:
             self._announcing = asyncio.ensure_future(self._announce())
+
+    def _accept(self, listener: socket.socket, occupancy: Occupancy) -> Acceptor:
+        protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        make = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return Acceptor(listener, occupancy, self._services.crew.number, self.server_state.connections, make)
+
+    async def on_tick(self, counter: int) -> bool:
+        # Called ten times a second.
+        if self._acceptor is not None:
+            self._acceptor.publish()
+        if counter % 5 == 0:
+            self._stalled.close(self.server_state.connections, time.monotonic())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._announcing is not None:
@@ -111,13 +137,15 @@ class _Server(uvicorn.Server):
         logger.info(
             "Shutting down: requests in flight are answered, for at most %g s; a training job that runs goes on by "
             "itself.",
-            services_of_app(self.config.app).settings.shutdown_grace,
+            self._services.settings.shutdown_grace,
         )
+        if self._acceptor is not None:
+            await self._acceptor.stop()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not the parent's, which raises the signal again at the end: to have ended when asked to is no failure.
-        services = services_of_app(self.config.app)
+        services = self._services
         if self.should_exit:
             self.force_exit = self.force_exit or sig == signal.SIGINT
             return

@@ -70,6 +70,7 @@ def run_workers(settings: Settings, listener: socket.socket, environment: Mappin
         metrics = Path(folder, "metrics")
         metrics.mkdir()
         crew = Crew(Path(folder), size=settings.workers)
+        crew.prepare()
 
         def launch(number: int, *, loads_first: bool) -> subprocess.Popen[bytes]:
             worker = Worker(replace(crew, number=number, loads_first=loads_first), listener.fileno(), reading)
@@ -87,6 +88,8 @@ def run_workers(settings: Settings, listener: socket.socket, environment: Mappin
             for number, worker in workers.items():
                 if worker.poll() is not None and not stop.asked:
                     logger.error("Worker %d (process %d) ended with %d.", number, worker.pid, worker.returncode)
+                    if crew.occupancy is not None:
+                        crew.occupancy.leave(number)
                     time.sleep(_RESTART_SECONDS)
                     workers[number] = launch(number, loads_first=True)
         listener.close()

@@ -86,10 +86,30 @@ def test_stalled_sockets_do_not_hurt_others(server: Server) -> None:
             assert server.client.get("/health/ready").status_code == 200
         for opened in stalled[1::2]:
             assert read_all(opened).startswith(b"HTTP/1.1 408")
+        for opened in stalled[::2]:
+            assert read_all(opened) == b""
     finally:
         for opened in stalled:
             opened.close()
     assert server.client.post(PREDICT, content=IMAGE).status_code == 200
+
+
+def test_head_has_a_time_limit_and_idling_between_requests_another(server: Server) -> None:
+    """A kept connection may idle for longer than a head may take; the head that then never ends costs it."""
+    get = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connection(server, b"") as opened:
+        for pause in (0, 2.2):
+            time.sleep(pause)
+            opened.sendall(get)
+            answer = b""
+            while not answer.endswith(b"}"):
+                received = opened.recv(65536)
+                assert received
+                answer += received
+        opened.sendall(get[:-2])
+        assert read_all(opened) == b""
+    with connection(server, b"") as silent:
+        assert read_all(silent) == b""
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -358,6 +378,27 @@ def test_a_worker_that_dies_costs_no_answer(tmp_path: Path, store: Registry) -> 
         broken = [outcome for outcome in outcomes if isinstance(outcome, str)]
         assert len(broken) <= 2 * len(threads), broken
         assert server.output.count("listens on") == 1
+
+
+def test_connections_spread_evenly_over_workers(tmp_path: Path, store: Registry) -> None:
+    """Of clients that connect all at once, and stay, each worker gets its part."""
+    with running(tmp_path, workers=2) as server, contextlib.ExitStack() as stack:
+        workers = children(server)
+        before = [sockets(worker) for worker in workers]
+        for _ in range(32):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+
+        def held() -> list[int]:
+            return [sockets(worker) - number for worker, number in zip(workers, before, strict=True)]
+
+        wait_for(lambda: sum(held()) == 32, what="that all are accepted")
+        assert min(held()) >= 8
+
+
+def sockets(process: int) -> int:
+    """How many sockets a process has open."""
+    opened = Path(f"/proc/{process}/fd").iterdir()
+    return sum(str(descriptor.readlink()).startswith("socket:") for descriptor in opened)
 
 
 def test_workers_do_not_outlive_their_parent(tmp_path: Path, store: Registry) -> None:

@@ -1,0 +1,130 @@
+"""Taking connections from a socket that several processes accept from, so that they spread evenly over them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mmap
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+# Long enough for a process that idles to wake up and take the connection, too short for a client to notice.
+_GIVE_WAY_SECONDS = 0.001
+# After an error that is not the connection's: no file descriptors are left, say.
+_TROUBLE_SECONDS = 1.0
+_BYTES = 4
+_ABSENT = 2**31 - 1
+
+_log = logging.getLogger(__name__)
+
+
+class Occupancy:
+    """How many connections each process holds: an int32 each, in a file that all map into their memory.
+
+    Each writes its own only, so that no lock is needed; a number that is a little old does no harm.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Map a file that `create` made."""
+        with path.open("r+b") as file:
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("i")
+
+    @staticmethod
+    def create(path: Path, processes: int) -> None:
+        """Make the file. Nobody accepts yet."""
+        path.write_bytes(_ABSENT.to_bytes(_BYTES, "little") * processes)
+
+    def write(self, process: int, connections: int) -> None:
+        """Say how many a process holds."""
+        self._numbers[process] = connections
+
+    def leave(self, process: int) -> None:
+        """Say that a process takes no connections."""
+        self._numbers[process] = _ABSENT
+
+    def fewest(self) -> int:
+        """What the process with the fewest holds."""
+        return min(self._numbers)
+
+
+class Acceptor:
+    """Takes connections for one process, one at a time, and leaves them to another that holds fewer.
+
+    An event loop's own server takes all that wait at once: of 32 clients that connect together, one process of two
+    may get all, and the other idles for as long as they stay.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        occupancy: Occupancy,
+        process: int,
+        connections: Collection[object],
+        protocol: Callable[[], asyncio.Protocol],
+    ) -> None:
+        """Begin to accept. `connections` are those that this process holds, kept up to date by the protocols."""
+        self._listener = listener
+        self._occupancy = occupancy
+        self._process = process
+        self._connections = connections
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._pausing: asyncio.TimerHandle | None = None
+        self.publish()
+        self._loop.add_reader(listener, self._readable)
+
+    def publish(self) -> None:
+        """Say how many connections are held; to be called now and then, since they also end."""
+        self._occupancy.write(self._process, self._held())
+
+    async def stop(self) -> None:
+        """Accept no more."""
+        self._loop.remove_reader(self._listener)
+        if self._pausing is not None:
+            self._pausing.cancel()
+        self._occupancy.leave(self._process)
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _held(self) -> int:
+        return len(self._connections) + len(self._opening)
+
+    def _readable(self) -> None:
+        self.publish()
+        if self._held() > self._occupancy.fewest():
+            self._pause(_GIVE_WAY_SECONDS)
+        else:
+            self._accept()
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._pausing = self._loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._pausing = None
+        self._loop.add_reader(self._listener, self._readable)
+        # The connection may still be there: its turn has come, whoever holds more.
+        self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another process was faster, or the client has gone
+        except OSError as error:
+            _log.error("no connection can be accepted: %s", error.strerror)
+            self._pause(_TROUBLE_SECONDS)
+            return
+        opening = self._loop.create_task(self._open(connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        self.publish()
+
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:
+            connection.close()  # the client has gone
