@@ -14,6 +14,7 @@ from app.commands.jobs import jobs
 from app.commands.keys import keys
 from app.commands.models import models
 from app.commands.predict import predict
+from app.commands.serve import serve
 from app.commands.train import train
 
 
@@ -26,23 +27,6 @@ def main() -> None:
 
     Exit status: 0 done, 1 it failed, 2 wrong usage or settings, 3 the server cannot be reached.
     """
-
-
-@main.command()
-@click.option("--host", help="Address to listen on.  [default: FOVEA_HOST, or 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one.  [default: FOVEA_PORT, or 8000]")
-@click.option("--workers", type=click.IntRange(min=1), help="Serving processes.  [default: FOVEA_WORKERS, or 1]")
-def serve(host: str | None, port: int | None, workers: int | None) -> None:
-    """Start the service.
-
-    It stops on SIGTERM or Ctrl-C after the requests in flight. A training job that runs goes on
-    by itself, and the next start takes it over.
-    """
-    settings = load_settings(host=host, port=port, workers=workers)
-    settings.check()
-    from app.main import serve as run
-
-    run(settings)
 
 
 @main.command()
@@ -69,7 +53,7 @@ def worker() -> None:
 
 
 models.add_command(import_)
-for command in (predict, train, jobs, models, datasets, keys):
+for command in (serve, predict, train, jobs, models, datasets, keys):
     main.add_command(command)
 
 if __name__ == "__main__":

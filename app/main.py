@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -37,12 +38,14 @@ from app.api.security import Keys
 from app.api.services import Services
 from app.api.traced_requests import TracedRequests
 from app.api.tracing import Tracing
+from app.cores import available_cores
 from app.jobs.executors.local_process import LocalProcess, trainer_environment
 from app.jobs.jobs import Jobs
 from app.jobs.supervisor import Supervisor
 from app.metrics import Metrics
 from app.preprocessing import ignore_decoder_warnings
 from app.serving.classifier import Classifier
+from app.serving.sizing import Sizing, free_memory, own_memory, suitable_workers
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
@@ -85,6 +88,7 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
         ConfigurationError: settings that must not start, or keys that cannot be read.
     """
     settings.check()
+    crew = crew or Crew()
     service_metrics = Metrics()
     registry = Registry(settings.model_store)
     jobs = Jobs(settings.workspace / "jobs")
@@ -93,7 +97,7 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
         settings=settings,
         metrics=service_metrics,
         registry=registry,
-        classifier=Classifier(registry, settings, service_metrics),
+        classifier=Classifier(registry, crew.share(settings), service_metrics),
         datasets=Datasets(
             settings.workspace / "datasets",
             max_bytes=settings.max_dataset_bytes,
@@ -102,8 +106,8 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
         ),
         jobs=jobs,
         keys=Keys(settings.api_keys) if settings.api_keys is not None else None,
-        bodies=Budget(_BODIES * settings.max_body_bytes),
-        crew=crew or Crew(),
+        bodies=Budget(math.ceil(_BODIES / crew.size) * settings.max_body_bytes),
+        crew=crew,
         tracing=None if settings.tracing == "off" else Tracing(),
     )
 
@@ -187,8 +191,30 @@ async def _start(services: Services) -> None:
         # Nobody awaits this task; without a word the service would stay "starting" for ever.
         logger.exception("The models could not be loaded.")
         raise
-    services.crew.report_loaded()
+    services.crew.report_loaded(await asyncio.to_thread(_suitable_workers, services))
     services.lifecycle.loaded.set()
+
+
+def _suitable_workers(services: Services) -> int:
+    """How many processes would suit the models that were loaded; kept for the next start."""
+    settings = services.settings
+    if settings.workers != "auto":
+        return settings.workers
+    cores = available_cores()
+    sizing = Sizing(settings.cache_folder, cores)
+    tunings, models = [], {}
+    for model in services.classifier.status().models:
+        if model.serving is not None and model.tuning is not None:
+            tunings.append(model.tuning)
+            models[model.model] = model.serving
+    workers = sizing.recall(models)
+    if workers is None:
+        seconds = [tuning.decode_seconds + tuning.seconds_per_image for tuning in tunings]
+        workers = suitable_workers(seconds, cores, worker_bytes=own_memory(), free_bytes=free_memory())
+        logger.info("%d processes suit the models on %d cores.", workers, cores)
+        if models:
+            sizing.keep(workers, models)
+    return workers
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -204,27 +230,13 @@ def _clean(services: Services) -> None:
     datasets.clean_uploads(services.settings.workspace)
 
 
-def serve(settings: Settings) -> None:
-    """Run the service until it is told to stop; what `fovea serve` does.
+def serve_alone(settings: Settings, listener: socket.socket) -> None:
+    """Run the service in this process until it is told to stop.
 
     Raises:
-        ConfigurationError: settings that must not start, keys that cannot be read, or an address that is taken.
-        SystemExit: a worker process did not end in good order.
+        ConfigurationError: keys that cannot be read.
     """
-    logs.configure(settings.log_format, settings.log_level)
-    settings.check()
-    listener = server.listen(settings)
-    if settings.workers == 1:
-        _serve_here(settings, listener)
-        return
-    if settings.api_keys is not None:
-        Keys(settings.api_keys)  # to say what is wrong with them once, and not once a worker
-    if settings.tracing != "off":
-        Tracing()  # likewise
-    # What the workers share is on disk, so they need only know the same settings.
-    status = workers.run_workers(settings, listener, trainer_environment(settings))
-    if status != 0:
-        sys.exit(status)
+    _serve_here(settings, listener)
 
 
 def _serve_here(settings: Settings, listener: socket.socket, crew: Crew | None = None) -> None:

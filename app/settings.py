@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,7 +19,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs API keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    workers: int = Field(1, ge=1, le=64, description="Serving processes that share the port.")
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Serving processes that share the port. `auto`: one a core for small models, one for large ones."
+    )
 
     model_store: Path = Field(Path("model_store"), description="Root folder of the model versions.")
     workspace: Path = Field(Path("workspace"), description="Root folder of datasets and training jobs.")

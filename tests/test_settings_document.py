@@ -36,6 +36,10 @@ def allowed(field: FieldInfo) -> str:
     annotation: Any = field.annotation
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
+    words = [part for part in get_args(annotation) if get_origin(part) is Literal]
+    if words:
+        [number] = [part for part in get_args(annotation) if part not in words]
+        return f"`{get_args(words[0])[0]}`, or {allowed(FieldInfo.from_annotation(number))}"
     kind = next(KINDS[kind] for kind in (annotation, *get_args(annotation)) if kind in KINDS)
     lower = next((f"from {bound.ge:,}" for bound in field.metadata if hasattr(bound, "ge")), "")
     above = next((f"above {bound.gt:,}" for bound in field.metadata if hasattr(bound, "gt")), "")

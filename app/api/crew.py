@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from app.api.accepting import Occupancy
+from app.cores import available_cores
+from app.settings import Settings
 
 _COMPLETE = "complete"
 _OCCUPANCY = "occupancy"
+# Settings of which 0 means as many as there are cores.
+_BY_CORES = ("lanes", "decode_threads", "inference_threads")
 _POLL_SECONDS = 0.02
 
 
@@ -32,6 +37,7 @@ class Crew:
     def prepare(self) -> None:
         """Make what the processes share; the parent does, before it starts them."""
         assert self.folder is not None
+        self.folder.mkdir()
         Occupancy.create(self.folder / _OCCUPANCY, self.size)
 
     @cached_property
@@ -39,10 +45,29 @@ class Crew:
         """How many connections each holds; None if this process is alone."""
         return None if self.folder is None else Occupancy(self.folder / _OCCUPANCY)
 
-    def report_loaded(self) -> None:
-        """Say that this process has looked at every model, and loaded what can be."""
+    @property
+    def cores(self) -> int:
+        """This process's part of the cores, at least one."""
+        return max(1, available_cores() // self.size)
+
+    def share(self, settings: Settings) -> Settings:
+        """The settings with this process's part of the cores and of the places in the queue, for the rooms below."""
+        threads = {name: getattr(settings, name) or self.cores for name in _BY_CORES if name in Settings.model_fields}
+        places = max(math.ceil(settings.max_queue / self.size), min(settings.max_queue, settings.max_files))
+        return settings.model_copy(update={**threads, "max_queue": places})
+
+    def report_loaded(self, suitable: int) -> None:
+        """Say that this process has looked at every model, and how many processes would suit them."""
         if self.folder is not None:
-            self._loaded(self.number).touch()
+            file = self._loaded(self.number)
+            begun = file.with_name(f".{file.name}")
+            begun.write_text(str(suitable), "ascii")
+            begun.replace(file)
+
+    @property
+    def suitable(self) -> int:
+        """How many processes would suit, as the first said when it had loaded; for the parent."""
+        return int(self._loaded(0).read_text("ascii"))
 
     @property
     def all_loaded(self) -> bool:

@@ -310,6 +310,7 @@ def _status(model: _Model) -> ModelStatus:
         production=model.production.version if model.production else None,
         serving=engine.loaded.version if engine else None,
         runtime=engine.loaded.runtime.name if engine else None,
+        tuning=engine.loaded.tuning if engine else None,
         reason=reason,
         warnings=engine.loaded.warnings if engine else (),
     )

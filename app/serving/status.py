@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from app.serving.tuning import Tuning
+
 ModelState = Literal["ready", "degraded", "loading", "unavailable", "unpromoted"]
 
 
@@ -23,6 +25,8 @@ class ModelStatus:
     """The version that answers when a request names none."""
     runtime: str | None
     """Engine and precision of `serving`: "openvino-f32"."""
+    tuning: Tuning | None
+    """How fast that is, and how fast the other engines were."""
     reason: str | None
     """Why the state is not `ready`, and what to do; for people."""
     warnings: tuple[str, ...] = ()

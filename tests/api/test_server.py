@@ -19,8 +19,9 @@ import httpx
 import pytest
 
 from app.api import banner
+from app.api.listening import listen
 from app.api.security import make_key
-from app.api.server import listen
+from app.cores import available_cores
 from app.errors import ConfigurationError
 from app.settings import Settings
 from app.store.registry import Registry
@@ -378,6 +379,49 @@ def test_a_worker_that_dies_costs_no_answer(tmp_path: Path, store: Registry) -> 
         broken = [outcome for outcome in outcomes if isinstance(outcome, str)]
         assert len(broken) <= 2 * len(threads), broken
         assert server.output.count("listens on") == 1
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """Servers that are started find two cores."""
+    all_cores = os.sched_getaffinity(0)
+    if available_cores() == 1:
+        pytest.skip("there is one core only")
+    os.sched_setaffinity(0, sorted(all_cores)[:2])
+    yield
+    os.sched_setaffinity(0, all_cores)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_auto_finds_how_many_workers_suit_and_remembers(tmp_path: Path, store: Registry) -> None:
+    """The first start goes over from one worker to as many as suit, without an answer lost; the next begins so."""
+    port = free_port()
+    server = Server(tmp_path, workers="auto", port=port, wait=False)
+    outcomes: list[int] = []
+    try:
+        first = wait_for(lambda: children(server), what="the first worker")
+        assert len(first) == 1
+
+        def answered() -> bool:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            with contextlib.closing(connection), contextlib.suppress(ConnectionRefusedError):
+                connection.request("POST", PREDICT, IMAGE, {"Connection": "close"})
+                outcomes.append(connection.getresponse().status)
+            return outcomes[-1:] == [200]
+
+        wait_for(answered, what="the first answer")
+        served = len(outcomes)
+        while not server.output:
+            answered()
+        assert set(outcomes[served:]) <= {200}
+        server.announced()
+        assert server.client.get("/health/ready").status_code == 200
+        assert len(children(server)) == 2
+        assert first[0] not in children(server)
+    finally:
+        assert server.stop() == 0
+    with running(tmp_path, workers="auto") as server:
+        assert len(children(server)) == 2
 
 
 def test_connections_spread_evenly_over_workers(tmp_path: Path, store: Registry) -> None:
