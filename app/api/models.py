@@ -26,6 +26,7 @@ from app.api.examples import (
 from app.api.openapi import problems
 from app.api.routes import GuardedRoute, requires
 from app.api.schemas import (
+    EngineTuning,
     ModelDocument,
     ModelList,
     ModelSummary,
@@ -118,7 +119,9 @@ async def get_version(request: Request, model: Model, version: Version) -> Versi
     services = services_of(request.scope)
     document = await asyncio.to_thread(_version, services.registry, model, version)
     status = _status(services, model)
-    return document.model_copy(update={"serving": status is not None and status.serving == version})
+    if status is None or status.serving != version:
+        return document
+    return document.model_copy(update={"serving": True, "tuning": EngineTuning.of(status.tuning)})
 
 
 @router.get(
@@ -255,6 +258,7 @@ async def _summary(services: Services, model: str) -> ModelSummary:
         production=production,
         serving=status.serving if status else None,
         runtime=status.runtime if status else None,
+        tuning=EngineTuning.of(status.tuning if status else None),
         # A model that was registered a moment ago is not in the classifier's eyes yet.
         state=status.state if status else "loading" if production else "unpromoted",
         ready=status is not None and status.state in ("ready", "degraded"),

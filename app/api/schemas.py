@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.serving.status import ModelState
+from app.serving.tuning import Tuning
 from app.store.dataset_report import DatasetSummary
-from app.store.manifest import Manifest, Promotion
+from app.store.manifest import Manifest, Precision, Promotion
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,6 +25,31 @@ class VersionSummary(BaseModel):
     problem: str | None = Field(None, description="Why the manifest cannot be read; unset normally.")
 
 
+class EngineTuning(BaseModel):
+    """How a version runs on this processor: measured on its golden examples when it was first loaded here."""
+
+    engine: str = Field(description="Engine and precision, the fastest of `candidates`: `openvino-f32`.")
+    precision: Precision = Field(description="What it computes in.")
+    batch: int = Field(description="Images in a call with which it is fastest.")
+    images_per_second: float = Field(description="With calls of that size, one at a time; without decoding.")
+    seconds_alone: float = Field(description="Seconds of inference for one image when nothing else runs.")
+    candidates: dict[str, float] = Field(description="Images a second that each engine gave.")
+
+    @classmethod
+    def of(cls, tuning: Tuning | None) -> EngineTuning | None:
+        """None where nothing answers, or nothing was timed."""
+        if tuning is None or not tuning.candidates:
+            return None
+        return cls(
+            engine=tuning.engine,
+            precision=tuning.precision,
+            batch=tuning.best_batch,
+            images_per_second=round(1 / tuning.seconds_per_image, 1),
+            seconds_alone=round(tuning.lone_seconds, 6),
+            candidates={name: round(rate, 1) for name, rate in tuning.candidates.items()},
+        )
+
+
 class ModelSummary(BaseModel):
     """A model as this process serves it."""
 
@@ -32,6 +58,7 @@ class ModelSummary(BaseModel):
     production: int | None = Field(description="The version that the promotion log names.")
     serving: int | None = Field(description="The version that answers now.")
     runtime: str | None = Field(description="Engine and precision that run it: `openvino-f32`.")
+    tuning: EngineTuning | None = Field(description="How fast that is; unset where nothing was timed.")
     state: ModelState
     ready: bool = Field(description="Whether requests for it are answered.")
     reason: str | None = Field(description="Why the state is not `ready`, and what to do.")
@@ -57,6 +84,7 @@ class VersionDocument(BaseModel):
     version: int
     production: bool = Field(description="Whether it is the production version.")
     serving: bool = Field(description="Whether it answers requests that name no version.")
+    tuning: EngineTuning | None = Field(None, description="How fast it is; unset where it is not `serving`.")
     manifest: Manifest
     evaluation: dict[str, Any] | None = Field(description="The evaluation's report.json; unset if there is none.")
     links: dict[str, str] = Field(description="Address of each file of the evaluation, by name.")

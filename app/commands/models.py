@@ -47,7 +47,8 @@ def list_() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the version's manifest as JSON.")
 def show(model: str, version: int | None, as_json: bool) -> None:
     """Show a model, or one of its versions."""
-    registry = open_registry(load_settings())
+    settings = load_settings()
+    registry = open_registry(settings)
     if version is None and not as_json:
         _show_model(registry, model)
         return
@@ -60,7 +61,7 @@ def show(model: str, version: int | None, as_json: bool) -> None:
     production = registry.production(model)
     note = ", in production" if production and production.version == version else ""
     click.echo(f"{model} version {version}{note}")
-    facts = _facts(manifest) | {"files": str(registry.folder(model, version))}
+    facts = _facts(manifest) | _engines(settings, manifest) | {"files": str(registry.folder(model, version))}
     column = max(map(len, facts))
     for name, fact in facts.items():
         click.echo(f"  {name.ljust(column)}  {fact}")
@@ -136,6 +137,21 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         counts = ", ".join(f"{count:,} {split}" for split, count in manifest.data.counts.items())
         facts["data"] = f"{manifest.data.dataset} ({counts})"
     return facts
+
+
+def _engines(settings: Settings, manifest: Manifest) -> dict[str, str]:
+    """The engine that was chosen for a version here, and how fast each was, as it was measured last."""
+    from app.serving.tuning_cache import TuningCache
+
+    choices = TuningCache(settings.cache_folder / "engines").of(manifest)
+    if not choices:
+        return {}
+    choice = choices[0]
+    rates = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in choice.candidates.items())
+    return {
+        "engine": f"{choice.engine}, {choice.best_batch} images a call",
+        "measured": f"{choice.measured_at:%Y-%m-%d %H:%M} on one of {choice.circumstances['lanes']} lanes: {rates}",
+    }
 
 
 def _figure(name: str, value: float) -> str:

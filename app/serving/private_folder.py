@@ -14,10 +14,11 @@ _log = logging.getLogger(__name__)
 def open_private(folder: Path, *, create: bool) -> bool:
     """Whether a folder is there that belongs to this user, and that no one else may write to.
 
-    `create` makes it, with mode 0700. Raises OSError if that cannot be done.
+    `create` makes it, with mode 0700, and its parent, but nothing above: a command that only looks at models leaves no
+    workspace behind. Raises OSError if that cannot be done.
     """
     if create:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     try:
         status = folder.lstat()

@@ -88,9 +88,9 @@ class Manifest(BaseModel):
     )
     golden: Golden
     metrics: dict[str, float] = Field(default_factory=dict, description="Measured on the held-out test split.")
-    precisions: dict[Literal["bf16"], PrecisionCheck] = Field(
+    precisions: dict[str, PrecisionCheck] = Field(
         default_factory=dict,
-        description="What lower precisions cost on the test split, where that was measured; see `allows`.",
+        description="What lower precisions (`bf16`) cost on the test split, where that was measured.",
     )
     data: DataFingerprint | None = None
     training_spec: dict[str, Any] | None = None

@@ -10,7 +10,10 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from app.serving.candidates import Candidate
+from app.serving.engine_choice import EngineChoice
 from app.serving.runtimes import fake
+from app.serving.runtimes.loading import load_fake
 from app.store.registry import Registry
 from tests.api.conftest import API, Problem, StartAPI
 from tests.serving.versions import LABELS, SIZE, add_version, gray, manifest, png
@@ -50,12 +53,29 @@ async def test_list_says_what_there_is_and_what_answers(api: API, registry: Regi
         "production": 1,
         "serving": 1,
         "runtime": "fake",
+        "tuning": None,
         "state": "ready",
         "ready": True,
         "reason": None,
         "warnings": [],
     }
     assert (waiting["name"], waiting["production"], waiting["ready"]) == ("waiting", None, False)
+
+
+async def test_how_fast_a_version_is_shows_in_the_model_and_in_the_version(
+    start: StartAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine that was chosen, what it computes in, its best batch, and what each candidate gave."""
+    timed = EngineChoice(lambda _: [[Candidate("fake", load_fake)]], max_batch=4)
+    monkeypatch.setattr(EngineChoice, "of", lambda _: timed)
+    api = await start()
+    (shapes,) = (await api.client.get("/api/v1/models")).json()["models"]
+    tuning = shapes["tuning"]
+    assert (tuning["engine"], tuning["precision"], tuning["candidates"].keys()) == ("fake", "f32", {"fake"})
+    assert tuning["batch"] in (1, 2, 4)
+    assert tuning["images_per_second"] == tuning["candidates"]["fake"] > 0
+    assert (await api.client.get(f"{MODEL}/versions/1")).json()["tuning"] == tuning
+    assert (await api.client.get(f"{MODEL}/versions/2")).json()["tuning"] is None
 
 
 async def test_model_lists_its_versions_newest_first(api: API, evaluated: int) -> None:

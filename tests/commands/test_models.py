@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.serving.tuning_cache import Choice, TuningCache
 from app.store.registry import Registry
 from tests.commands.conftest import Fovea
 from tests.serving.versions import add_version, gray
@@ -60,6 +62,30 @@ def test_version_is_shown(fovea: Fovea, registry: Registry) -> None:
     assert "  loss                 0.3581\n  parameters           1,351,715\n" in result.output
     manifest = json.loads(fovea("models", "show", "shapes", 1, "--json").output)
     assert manifest == registry.manifest("shapes", 1).model_dump(mode="json")
+
+
+def test_version_shows_the_engine_that_was_chosen_for_it(
+    fovea: Fovea, registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With what each candidate gave, once a server has measured them."""
+    add_version(registry)
+    monkeypatch.setenv("FOVEA_CACHE", str(tmp_path))
+    assert "  engine " not in fovea("models", "show", "shapes", 1).output
+    choice = Choice(
+        circumstances={"lanes": 2, "processor": "some"},
+        engine="litert-f32",
+        precision="f32",
+        wide=False,
+        best_batch=8,
+        seconds_per_image=1 / 17650,
+        lone_seconds=0.000058,
+        candidates={"openvino-f32": 14930.6, "litert-f32": 17650.2},
+        measured_at=datetime(2026, 11, 22, 20, 2, tzinfo=UTC),
+    )
+    TuningCache(tmp_path / "engines").store(registry.manifest("shapes", 1), choice)
+    output = fovea("models", "show", "shapes", 1).output
+    assert "  engine    litert-f32, 8 images a call\n" in output
+    assert "2026-11-22 20:02 on one of 2 lanes: openvino-f32 14,931/s, litert-f32 17,650/s\n" in output
 
 
 def test_promotion_is_logged_with_reason_and_user(fovea: Fovea, registry: Registry) -> None:

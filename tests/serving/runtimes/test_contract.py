@@ -14,7 +14,7 @@ import pytest
 from app.errors import InferenceFailed, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.golden import BF16_TOLERANCE
-from app.serving.runtimes.base import Runtime
+from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.loading import load_fake, load_litert, load_openvino, load_tensorflow
 from app.store.manifest import Manifest
 from tests.serving.versions import LOGITS, SCALED, SIZE, manifest
@@ -22,7 +22,7 @@ from tests.serving.versions import LOGITS, SCALED, SIZE, manifest
 Load = Callable[..., Runtime]
 
 
-ENGINES = {
+ENGINES: dict[str, RuntimeLoader] = {
     "openvino": load_openvino,
     "openvino with two lanes": partial(load_openvino, wide=True),
     "openvino in bf16": partial(load_openvino, precision="bf16"),
