@@ -77,11 +77,7 @@ class Tree:
 
     def cpu_seconds(self) -> float:
         """Processor time so far, of those alive and of those that ended and were waited for."""
-        total = 0
-        for process in self.processes():
-            if fields := _stat(process):
-                total += sum(int(field) for field in fields[11:15])
-        return total / _TICKS
+        return sum(cpu_seconds_of(process) for process in self.processes())
 
     def memory(self) -> Memory:
         resident = proportional = count = 0
@@ -110,6 +106,12 @@ class Tree:
             # Ids are not used again so soon; what is still in our group or was seen below it is ours.
             if (fields := _stat(process)) and fields[3] == str(self.root):
                 os.kill(process, signal.SIGKILL)
+
+
+def cpu_seconds_of(process: int) -> float:
+    """Processor time of one process and of its children that ended; 0.0 if it is gone itself."""
+    fields = _stat(process)
+    return sum(int(ticks) for ticks in fields[11:15]) / _TICKS if fields else 0.0
 
 
 def _stat(process: int) -> list[str] | None:

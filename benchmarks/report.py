@@ -191,13 +191,14 @@ def _skipped(results: Results) -> str:
 def _scenarios(results: Results) -> str:
     sections = []
     for name, scenario in results.scenarios.items():
-        rows = [[key, _value(value)] for key, value in scenario.items() if not isinstance(value, list | dict)]
+        rows = [[key, value(entry)] for key, entry in scenario.items() if not isinstance(entry, list | dict)]
         sections.append(f"### {name}\n\n" + table(["", ""], rows))
     return "## Scenarios\n\n" + "\n\n".join(sections) if sections else ""
 
 
-def _value(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
+def value(entry: object) -> str:
+    """One figure of a scenario, as it is written."""
+    return number(entry) if isinstance(entry, float) else str(entry)
 
 
 def _rate(samples: Sequence[Sample], kind: str) -> Figure | None:

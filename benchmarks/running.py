@@ -49,8 +49,13 @@ class Running:
         return self.server.media_type or self.workload.media_type
 
     def ask(self, data: bytes) -> answers.Probabilities:
-        """The answer to one image."""
-        status, body = self._post(self.server.path, self.media_type, self.server.encode(data))
+        """The answer to one image. While some of the server's processes still start it may take some asking."""
+        deadline = time.perf_counter() + _START_SECONDS
+        while True:
+            status, body = self._post(self.server.path, self.media_type, self.server.encode(data))
+            if status != 503 or time.perf_counter() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
         if status != 200:
             raise WrongAnswers(f"status {status}: {body[:300].decode(errors='replace')}")
         return self.server.read(body)[0]
