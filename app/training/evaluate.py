@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -53,6 +53,8 @@ class Evaluation:
     confusion: npt.NDArray[np.int64]
     mistakes: int
     worst: list[Mistake]
+    probabilities: Float32Array = field(repr=False)
+    """float32 [n, classes], in the order of the test split."""
 
 
 def evaluate(model: keras.Model, data: TrainingData, reporter: Reporter) -> Evaluation:
@@ -86,6 +88,7 @@ def score(probabilities: Float32Array, data: TrainingData) -> Evaluation:
         confusion=confusion_matrix(targets, predicted, labels=everything),
         mistakes=int((predicted != targets).sum()),
         worst=_worst(probabilities, predicted, targets, data),
+        probabilities=probabilities,
     )
 
 

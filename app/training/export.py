@@ -17,12 +17,13 @@ from app.errors import ModelNotFound, VersionRefused
 from app.jobs.folder import now
 from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
-from app.store.manifest import Manifest, TensorSpec
+from app.store.manifest import Manifest, PrecisionCheck, TensorSpec
 from app.store.registry import Registry
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation
 from app.training.fit import Fitted
 from app.training.golden import write_golden
+from app.training.litert import write_litert
 from app.training.optimization import peak_learning_rate
 
 # Golden examples of a version: enough to meet every class of a usual model, few enough to replay in no time.
@@ -62,9 +63,11 @@ def register(
     data: TrainingData,
     fitted: Fitted,
     evaluation: Evaluation,
+    bf16: PrecisionCheck | None,
 ) -> int:
     """Export into `staged`, add golden examples and the manifest, and register; returns the version."""
     input_spec, output_spec = export(fitted.model, data.preprocessing, len(data.labels), staged)
+    write_litert(staged)
     served = tf.saved_model.load(str(staged)).signatures["serving_default"]
 
     def answer(images: UInt8Array) -> Float32Array:
@@ -86,6 +89,7 @@ def register(
             "epochs": float(len(fitted.history)),
             "parameters": float(fitted.model.count_params()),
         },
+        precisions={"bf16": bf16} if bf16 is not None else {},
         data=data.fingerprint(),
         training_spec=_resolved(spec, fitted).model_dump(mode="json"),
         parent=production.version if production else None,

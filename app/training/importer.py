@@ -80,6 +80,7 @@ def import_model(request: ImportRequest, registry: Registry) -> int:
     import tensorflow as tf
 
     from app.training.foreign import open_model
+    from app.training.litert import write_litert
 
     model = open_model(request.source)
     preprocessing = _preprocessing(request, model)
@@ -91,6 +92,7 @@ def import_model(request: ImportRequest, registry: Registry) -> int:
     labels = _labels(request, scores.shape[1])
     with registry.staging() as staged:
         model.save(staged, preprocessing.shape, "probabilities" if activation == "none" else "logits")
+        write_litert(staged)
         # The golden examples are those of what is stored, not of what it was made from.
         stored = open_model(staged)
 

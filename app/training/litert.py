@@ -27,7 +27,7 @@ def write_litert(folder: Path) -> bool:
     # The converter raises whatever the graph runs it into.
     except Exception as error:
         lines = str(error).strip().splitlines()
-        _log.warning("no LiteRT export: %s", (lines[0] if lines else type(error).__name__)[:300])
+        _log.info("no LiteRT export: %s", (lines[0] if lines else type(error).__name__)[:300])
         (folder / LITERT).unlink(missing_ok=True)
         return False
     return True

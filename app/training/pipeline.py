@@ -10,6 +10,7 @@ from app.training.dataset import prepare
 from app.training.evaluate import evaluate
 from app.training.export import find_version, register
 from app.training.fit import fit
+from app.training.precision import check_bf16
 from app.training.promote import promote
 from app.training.report import write_evaluation
 from app.training.reporter import Reporter
@@ -31,10 +32,11 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
         fitted = fit(spec, data, job.path / "checkpoint", reporter)
         reporter.phase("evaluate", _test_split(len(data.test)))
         evaluation = evaluate(fitted.model, data, reporter)
+        bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, threads)
         reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} on the test split")
         with registry.staging() as staged:
             write_evaluation(staged, evaluation, fitted, data)
-            version = register(registry, staged, job.id, spec, data, fitted, evaluation)
+            version = register(registry, staged, job.id, spec, data, fitted, evaluation, bf16)
         reporter.phase("register", f"{spec.model_name} version {version}")
     else:
         reporter.phase("register", f"an earlier attempt registered {spec.model_name} version {version}")

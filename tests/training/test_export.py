@@ -11,10 +11,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from app.jobs.folder import JobFolder
 from app.jobs.spec import TrainingSpec
-from app.store.manifest import EVALUATION, GOLDEN
+from app.openvino_import import import_openvino
+from app.store.manifest import EVALUATION, GOLDEN, LITERT
 from app.store.registry import Registry
 from app.training.architectures import predict
 from app.training.dataset import TrainingData
@@ -22,6 +24,7 @@ from app.training.evaluate import Evaluation, evaluate
 from app.training.export import find_version, register
 from app.training.figures import draw_confusion_matrix
 from app.training.fit import Fitted, fit
+from app.training.precision import check_bf16, compare
 from app.training.promote import promote
 from app.training.report import write_evaluation
 from tests.training.conftest import prepared_job
@@ -45,9 +48,10 @@ def _export(registry: Registry, workspace: Path, **fields: Any) -> Exported:
     spec, data, reporter, job = prepared_job(workspace, **fields)
     fitted = fit(spec, data, job.path / "checkpoint", reporter)
     evaluation = evaluate(fitted.model, data, reporter)
+    bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, 1)
     with registry.staging() as staged:
         write_evaluation(staged, evaluation, fitted, data)
-        version = register(registry, staged, job.id, spec, data, fitted, evaluation)
+        version = register(registry, staged, job.id, spec, data, fitted, evaluation, bf16)
     return Exported(registry, version, spec, data, fitted, evaluation, job)
 
 
@@ -86,6 +90,46 @@ def test_a_version_is_complete_and_answers_as_the_network_does(good: Exported) -
     assert (folder / GOLDEN / "expected.npz").exists()
     assert find_version(registry, "shapes", job.id) == version
     assert find_version(registry, "shapes", "another-job") is None
+
+
+def test_the_version_carries_the_same_network_for_litert(good: Exported) -> None:
+    """`model.tflite` is among its hashed files, and a server with LiteRT answers as the network does."""
+    folder = good.registry.folder("shapes", good.version)
+    manifest = good.registry.manifest("shapes", good.version)
+    assert LITERT in manifest.files
+    interpreter = Interpreter(model_path=str(folder / LITERT))
+    images = good.data.images[good.data.test]
+    (entry,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(entry["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(entry["index"], images)
+    interpreter.invoke()
+    answers = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(answers, good.evaluation.probabilities, atol=1e-5)
+
+
+def test_what_bf16_costs_is_measured_on_the_test_split(good: Exported) -> None:
+    """Where the processor computes in it; else the manifest says nothing, and the log why."""
+    manifest = good.registry.manifest("shapes", good.version)
+    if "bf16" not in manifest.precisions:
+        assert "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return
+    check = manifest.precisions["bf16"]
+    assert check.images == len(good.data.test)
+    assert 0 < check.max_difference < 0.1
+    assert manifest.allows("bf16") is check.harmless(good.evaluation.accuracy)
+
+
+def test_precisions_are_compared_image_by_image(good: Exported) -> None:
+    """A wrong answer that is right in the other precision makes them disagree, though the accuracy stays."""
+    full = good.evaluation.probabilities
+    same = compare(full, full, good.data)
+    assert (same.accuracy, same.agreement, same.max_difference) == (good.evaluation.accuracy, 1, 0)
+    lower = full.copy()
+    lower[0] = np.roll(lower[0], 1)
+    other = compare(lower, full, good.data)
+    assert other.agreement == pytest.approx(1 - 1 / len(full))
+    assert other.max_difference == pytest.approx(np.abs(lower[0] - full[0]).max())
 
 
 def test_the_report_agrees_with_itself(good: Exported) -> None:

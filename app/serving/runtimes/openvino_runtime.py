@@ -6,13 +6,13 @@ Import this module only to use it: it needs the package `openvino`.
 from __future__ import annotations
 
 import logging
-import sys
 from collections import deque
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from app.errors import InferenceFailed, VersionRefused
+from app.openvino_import import import_openvino
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.processor import processor
 from app.serving.runtimes.compiled_models import CompiledModels
@@ -40,7 +40,7 @@ class OpenVINORuntime:
         compiled: CompiledModels | None = None,
     ) -> None:
         """`wide`: also compile the model for all threads, for lone images. `compiled`: where compiled ones are kept."""
-        self._ov = ov = _import_openvino()
+        self._ov = ov = import_openvino()
         self.name = f"openvino-{precision}"
         self._manifest = manifest
         try:
@@ -156,23 +156,6 @@ class _Opener:
 def _exported(compiled: Any) -> bytes:
     blob = compiled.export_model()
     return bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob)
-
-
-def _import_openvino() -> ModuleType:
-    """Import OpenVINO without its converter, which reports each import to its maker and writes in the home folder."""
-    converter = "openvino.tools.ovc"
-    if "openvino" in sys.modules:
-        import openvino
-
-        return cast(ModuleType, openvino)
-    # The package carries on where the converter cannot be imported, and None says that it cannot.
-    modules = cast("dict[str, ModuleType | None]", sys.modules)
-    modules[converter] = None
-    try:
-        import openvino
-    finally:
-        del modules[converter]
-    return cast(ModuleType, openvino)
 
 
 def _output_index(outputs: Any, manifest: Manifest) -> int:
