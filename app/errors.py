@@ -121,6 +121,12 @@ class Overloaded(FoveaError):
         self.retry_after = retry_after
 
 
+class DeadlineExceeded(FoveaError):
+    """There was no answer within the time that the request had (`Fovea-Timeout-Ms`, or the service's own limit)."""
+
+    code = "deadline_exceeded"
+
+
 class InferenceFailed(FoveaError):
     """The engine failed, or answered with numbers that are not finite."""
 

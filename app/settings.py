@@ -41,8 +41,12 @@ class Settings(BaseSettings):
         description="What the engine computes in. `auto`: f32, or bf16 where it is faster and was measured to lose "
         "nothing that matters.",
     )
-    inference_threads: int = Field(0, ge=0, le=256, description="Threads of the inference engine; 0: one a core.")
-    decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0: one a core.")
+    lanes: int = Field(
+        0, ge=0, le=256, description="Micro-batches that a process decodes and classifies at a time; 0: one a core."
+    )
+    inference_threads: int = Field(
+        0, ge=0, le=256, description="Threads of the inference engine, which the lanes share; 0: one a core."
+    )
     poll_interval: float = Field(
         0.5, gt=0, le=60, description="Seconds between looks at the promotion log for changes by other processes."
     )
@@ -54,6 +58,12 @@ class Settings(BaseSettings):
     max_pixels: int = Field(25_000_000, ge=1, description="Most pixels an image may have, read before decoding.")
     max_batch: int = Field(32, ge=1, le=1024, description="Most images in one call of the engine.")
     max_queue: int = Field(512, ge=1, description="Most images waiting or running at a time; beyond it: 429.")
+    request_timeout: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="Seconds in which a predict request is answered or given up; `Fovea-Timeout-Ms` asks for less.",
+    )
     body_timeout: float = Field(
         30, gt=0, description="Seconds a client may take to send a request's head, and then its body."
     )
@@ -76,6 +86,9 @@ class Settings(BaseSettings):
     )
     allow_anonymous: bool = Field(
         False, description="Listen on a non-loopback address without keys: anyone who reaches it may do anything."
+    )
+    access_log: Literal["all", "failures", "none"] = Field(
+        "failures", description="Requests that are logged, a line each. `failures`: answered with a status from 400 on."
     )
     log_format: Literal["json", "text"] = Field("text", description="Format of the log on stderr.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

@@ -37,6 +37,7 @@ class Server:
             "workspace": folder / "workspace",
             "runtime": "fake",
             "executor": "none",
+            "access_log": "all",
             "poll_interval": 0.05,
             **settings,
         }

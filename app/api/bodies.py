@@ -7,13 +7,11 @@ would hold its connection for ever; and it would buffer whatever it is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
 from app.api.errors import ClientGone, UnsupportedMediaType
@@ -52,13 +50,13 @@ class File:
         return data
 
 
-def media_type(headers: Headers) -> str:
+def media_type(headers: Mapping[str, str]) -> str:
     """The Content-Type without its parameters, in lower case; empty when there is none."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def stream_body(
-    receive: Receive, headers: Headers, limits: Limits, take: Callable[[int], None] | None = None
+    receive: Receive, headers: Mapping[str, str], limits: Limits, take: Callable[[int], None] | None = None
 ) -> AsyncGenerator[bytes, None]:
     """Pieces of the body, none of them empty. `take` is told of each one's size, and may refuse it.
 
@@ -67,9 +65,7 @@ async def stream_body(
         RequestTimeout: not all of it came in time.
         ClientGone: the connection closed before the end.
     """
-    declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limits.size:
-        raise _too_large(limits)
+    _check_declared(headers, limits.size)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limits.seconds
     received = 0
@@ -88,7 +84,7 @@ async def stream_body(
         more = message.get("more_body", False)
         received += len(chunk)
         if received > limits.size:
-            raise _too_large(limits)
+            raise _too_large(limits.size)
         if chunk:
             if take is not None:
                 take(len(chunk))
@@ -96,12 +92,37 @@ async def stream_body(
 
 
 async def read_body(
-    receive: Receive, headers: Headers, limits: Limits, take: Callable[[int], None] | None = None
+    receive: Receive, headers: Mapping[str, str], limits: Limits, take: Callable[[int], None] | None = None
 ) -> bytes:
     """The whole body; arguments and errors as of `stream_body`."""
-    async with aclosing(stream_body(receive, headers, limits, take)) as chunks:
-        pieces = [chunk async for chunk in chunks]
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    try:
+        async with asyncio.timeout(limits.seconds):
+            return await gather_body(receive, headers, limits.size, take)
+    except TimeoutError:
+        raise RequestTimeout(f"The body was not complete after {limits.seconds:g} s.") from None
+
+
+async def gather_body(
+    receive: Receive, headers: Mapping[str, str], size: int, take: Callable[[int], None] | None = None
+) -> bytes:
+    """The whole body of at most `size` bytes, however long it takes; otherwise as `read_body`."""
+    _check_declared(headers, size)
+    pieces: list[bytes] = []
+    received = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        received += len(chunk)
+        if received > size:
+            raise _too_large(size)
+        if chunk:
+            if take is not None:
+                take(len(chunk))
+            pieces.append(chunk)
+        if not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
@@ -212,7 +233,7 @@ class MultipartFiles:
 
 async def stream_file(
     receive: Receive,
-    headers: Headers,
+    headers: Mapping[str, str],
     limits: Limits,
     sink: Callable[[bytes], Awaitable[None]],
     *,
@@ -255,5 +276,11 @@ def printable(text: str) -> str:
     return cleaned if len(cleaned) <= _LONGEST_NAME else cleaned[: _LONGEST_NAME - 1] + "…"
 
 
-def _too_large(limits: Limits) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is larger than the {limits.size} bytes that are allowed here.")
+def _too_large(size: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than the {size} bytes that are allowed here.")
+
+
+def _check_declared(headers: Mapping[str, str], size: int) -> None:
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > size:
+        raise _too_large(size)

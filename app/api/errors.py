@@ -80,6 +80,7 @@ KINDS: Mapping[type[errors.FoveaError], Kind] = {
     errors.VersionRefused: Kind(422, "Model version failed its checks"),
     errors.NotReady: Kind(503, "Not ready yet"),
     errors.Overloaded: Kind(429, "Too many requests"),
+    errors.DeadlineExceeded: Kind(504, "No answer in time"),
     errors.InferenceFailed: Kind(500, "Inference failed"),
     errors.Unauthorized: Kind(401, "API key needed"),
     errors.Forbidden: Kind(403, "Not allowed with this key"),
@@ -159,7 +160,7 @@ def render(error: errors.FoveaError, request_id: str | None) -> Response:
     if isinstance(error, errors.Overloaded):
         # Whole seconds: the header knows no fractions, and zero would mean "at once".
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    elif isinstance(error, errors.NotReady):
+    elif isinstance(error, errors.NotReady | errors.DeadlineExceeded):
         headers["Retry-After"] = "1"
     elif isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="fovea"'
@@ -190,14 +191,19 @@ def handlers() -> dict[int | type[Exception], Any]:
     }
 
 
-async def _domain_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.FoveaError)
+def answer(error: errors.FoveaError, scope: Scope) -> Response:
+    """The answer to a request that ended with one of the domain's errors, counted and logged as it should be."""
     if error.code in TURNED_AWAY:
-        services_of(request.scope).metrics.rejected(error.code)
-    request_id = request_id_of(request.scope)
-    if kind_of(type(error)).status >= 500 and not isinstance(error, errors.NotReady):
+        services_of(scope).metrics.rejected(error.code)
+    request_id = request_id_of(scope)
+    if kind_of(type(error)).status >= 500 and not isinstance(error, errors.NotReady | errors.DeadlineExceeded):
         logger.error("%s: %s", error.code, error, extra={"request_id": request_id}, exc_info=error)
     return render(error, request_id)
+
+
+async def _domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.FoveaError)
+    return answer(error, request.scope)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

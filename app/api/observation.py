@@ -10,8 +10,8 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Awaitable
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import ClientGone, internal_error, render
@@ -25,6 +25,9 @@ access = logging.getLogger("fovea.access")
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What nginx logs for a client that went away before it was answered.
 _CLIENT_CLOSED_REQUEST = 499
+# The lowest status whose requests are logged.
+_LOGGED_FROM = {"all": 0, "failures": 400, "none": 1000}
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
 class Observation:
@@ -33,6 +36,7 @@ class Observation:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._metrics: Metrics = services.metrics
+        self._logged_from = _LOGGED_FROM[services.settings.access_log]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or pass on what is none."""
@@ -44,18 +48,18 @@ class Observation:
         scope["fovea.request_id"] = request_id
         status = 0
 
-        async def observed(message: Message) -> None:
+        def observed(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-                headers.append((b"x-content-type-options", b"nosniff"))
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), _NO_SNIFFING]
                 message = {**message, "headers": headers}
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, observed)
         except ClientGone:
+            self._metrics.rejected("client_gone")
             status = status or _CLIENT_CLOSED_REQUEST
         except FoveaError as error:
             # Of the middlewares within; those of the routes are answered further inside.
@@ -69,20 +73,20 @@ class Observation:
             await internal_error(request_id)(scope, receive, observed)
         finally:
             seconds = time.perf_counter() - begin
+            status = status or _CLIENT_CLOSED_REQUEST
             route = route_template(scope)
-            self._metrics.request(
-                route=route, method=scope["method"], status=status or _CLIENT_CLOSED_REQUEST, seconds=seconds
-            )
-            access.info(
-                "request",
-                extra={
-                    "request_id": request_id,
-                    "method": scope["method"],
-                    "route": route or "unmatched",
-                    "status": status or _CLIENT_CLOSED_REQUEST,
-                    "milliseconds": round(seconds * 1000, 1),
-                },
-            )
+            self._metrics.request(route=route, method=scope["method"], status=status, seconds=seconds)
+            if status >= self._logged_from:
+                access.info(
+                    "request",
+                    extra={
+                        "request_id": request_id,
+                        "method": scope["method"],
+                        "route": route or "unmatched",
+                        "status": status,
+                        "milliseconds": round(seconds * 1000, 1),
+                    },
+                )
 
 
 def route_template(scope: Scope) -> str | None:
@@ -93,5 +97,8 @@ def route_template(scope: Scope) -> str | None:
 
 def _request_id(scope: Scope) -> str:
     """The client's own id, if it is short and harmless, so that one id follows a request through all services."""
-    offered = Headers(scope=scope).get("x-request-id", "")
-    return offered if _ACCEPTABLE_ID.fullmatch(offered) else secrets.token_hex(8)
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            offered = value.decode("latin-1")
+            return offered if _ACCEPTABLE_ID.fullmatch(offered) else secrets.token_hex(8)
+    return secrets.token_hex(8)

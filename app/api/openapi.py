@@ -224,6 +224,8 @@ def _downgrade(node: Any) -> Any:
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(result.get(exclusive), (int, float)) and not isinstance(result[exclusive], bool):
             result[bound], result[exclusive] = result[exclusive], True
+    if isinstance(result.get("propertyNames"), dict):
+        result.pop("propertyNames")
     if isinstance(result.get("prefixItems"), list):
         result.pop("prefixItems")
         result.setdefault("items", {})

@@ -93,6 +93,7 @@ def paths(problems: Callable[..., dict[int | str, dict[str, Any]]]) -> dict[str,
         "invalid_image",
         "version_refused",
         "overloaded",
+        "deadline_exceeded",
         "inference_failed",
         "not_ready",
     )
@@ -127,6 +128,15 @@ def paths(problems: Callable[..., dict[int | str, dict[str, Any]]]) -> dict[str,
                         "How many classes to list, the most probable first; 0 lists all.",
                         3,
                     ),
+                    {
+                        "name": "Fovea-Timeout-Ms",
+                        "in": "header",
+                        "required": False,
+                        "schema": {"type": "integer", "minimum": 1},
+                        "description": "Milliseconds after which nobody waits for the answer; then it is given up. "
+                        "Unset: the service's own limit, which holds in any case.",
+                        "example": 2000,
+                    },
                 ],
                 "requestBody": {
                     "required": True,

@@ -1,93 +1,132 @@
-"""An engine at work: a loaded version, its queue, and one worker that makes micro-batches of what waits.
+"""An engine at work: a loaded version, its queue, and the lanes that decode and classify what waits.
 
-The batching is work-conserving: whenever the engine is free it takes what is queued, up to the maximum. It
-never waits for more to come, so a lone image is answered at once, and batches grow only under load.
+A lane is a thread that takes a micro-batch of encoded images, decodes them and runs the engine on them. The batching
+is work-conserving: a free lane takes what is queued, up to the maximum. It never waits for more to come, so a lone
+image is answered at once, and batches grow only under load. Decoding stands in the lane, since handing each image
+from thread to thread costs more than decoding a small one.
+
+Of a small model, the small images are not given to a lane at all, but answered on the event loop, in slices of a
+millisecond or two: handing them over and back would take longer than that, and in the meantime the two threads would
+only wait for each other, since Python runs one at a time. Such images gather while a slice runs, so they too are
+answered in micro-batches that grow under load.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import InferenceFailed
+from app.errors import FoveaError, ImageTooLarge, InferenceFailed, InvalidImage
 from app.metrics import Metrics
-from app.preprocessing import Float32Array, UInt8Array
-from app.serving.fair_queue import FairQueue
+from app.preprocessing import Float32Array, UInt8Array, to_array
 from app.serving.ticket import Result, Ticket
+from app.serving.turns import Turns, Work
 from app.serving.versions import LoadedVersion
 
 _log = logging.getLogger(__name__)
 
+Outcome = tuple[Ticket, int, Result]
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    ticket: Ticket
-    index: int
-    array: UInt8Array
-    waited: float
-    since: float
+# What may be done on the event loop: images of so few bytes and pixels, of a model that takes no longer for one of
+# them, and no more of them at a time than take so long.
+_SMALL_BYTES = 8192
+_SMALL_PIXELS = 128 * 128
+_SMALL_SECONDS = 0.0005
+_SLICE_SECONDS = 0.0015
+
+# Decoding that takes longer is not waited for by what is decoded already: a small picture does not wait for the
+# large ones of others.
+_PATIENCE = 0.005
 
 
 class Engine:
-    """Runs one loaded version until it is retired and its last user has left. Belongs to one event loop."""
+    """Runs one loaded version until it is retired and its last user has left; a context manager for its users.
 
-    def __init__(self, loaded: LoadedVersion, *, max_batch: int, metrics: Metrics) -> None:
-        """Begins at once; needs a running event loop."""
+    Belongs to one event loop; its lanes are threads.
+    """
+
+    def __init__(self, loaded: LoadedVersion, *, lanes: int, max_batch: int, max_pixels: int, metrics: Metrics) -> None:
+        """Begins at once; needs a running event loop.
+
+        Args:
+            lanes: threads that decode and classify; as many as the runtime was opened with.
+            max_batch: most images in one call of the runtime.
+            max_pixels: most pixels that an image may have.
+        """
         self.loaded = loaded
         self.failure: str | None = None
         """Why its answers cannot be trusted, once they were not finite."""
         self._max_batch = max_batch
+        self._max_pixels = max_pixels
         self._metrics = metrics
-        self._queue: FairQueue[_Decoded] = FairQueue()
-        # A thread of its own: engines do not wait for each other, and closing comes after the last batch.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"fovea-{loaded.model}-{loaded.version}")
-        self._worker = asyncio.create_task(self._work())
+        self._loop = asyncio.get_running_loop()
+        self._turns = Turns(lanes)
+        tuning = loaded.tuning
+        self._small = tuning.lone_seconds <= _SMALL_SECONDS
+        self._slice = min(max_batch, max(1, int(_SLICE_SECONDS / max(tuning.seconds_per_image, 1e-6))))
+        self._here: deque[Ticket] = deque()
+        """Calls of one small image, to be answered on the event loop."""
+        self._inside = 0
         self._users = 0
-        self._closing: asyncio.Task[None] | None = None
+        self._closing = False
         self._closed = asyncio.Event()
         self._retired = False
+        self._lock = threading.Lock()
+        self._working = lanes
+        for number in range(lanes):
+            name = f"fovea-{loaded.model}-{loaded.version}-{number}"
+            threading.Thread(target=self._lane, name=name, daemon=True).start()
 
     @property
     def retired(self) -> bool:
         return self._retired
 
-    @contextmanager
-    def use(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Keep the engine open during the block, retired or not. It must not be retired yet on entering."""
         if self._retired:
             raise RuntimeError("the engine is retired")
         self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-            self._close_if_idle()
 
-    def add(self, ticket: Ticket, index: int, array: UInt8Array, waited: float) -> None:
-        """Queue an image, uint8 [height, width, channels]; its ticket is settled with the answer.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._users -= 1
+        self._close_if_idle()
 
-        `waited` is the time in seconds that it spent in queues before.
+    async def classify(self, ticket: Ticket) -> list[Result]:
+        """Answers to all images of a call, in their order. What is not begun when it is cancelled never is.
+
+        Raises:
+            DeadlineExceeded: the ticket's deadline passed before.
+            FoveaError: the ticket was failed with it.
         """
-        self._queue.put(ticket, _Decoded(ticket, index, array, waited, time.perf_counter()))
-
-    def drop(self, ticket: Ticket) -> None:
-        """Forget what a ticket has in the queue."""
-        self._queue.discard(ticket)
+        images = len(ticket.images)
+        self._inside += images
+        try:
+            if self._small and images == 1 and len(ticket.images[0]) <= _SMALL_BYTES:
+                self._here.append(ticket)
+                if len(self._here) == 1:
+                    # Not at once: what else has come in this turn of the loop shall be in the same micro-batch.
+                    self._loop.call_soon(self._run_here)
+            else:
+                self._turns.put(ticket)
+            return await ticket.results()
+        finally:
+            self._inside -= images
 
     def retire(self, *, at_once: bool = False) -> None:
-        """Close when nobody uses it any more, perhaps now; `at_once`: after the batch that runs."""
+        """Close when nobody uses it any more, perhaps now; `at_once`: after the batches that run."""
         self._retired = True
-        if at_once and self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+        if at_once:
+            self._close()
         self._close_if_idle()
 
     async def closed(self) -> None:
@@ -95,41 +134,119 @@ class Engine:
         await self._closed.wait()
 
     def _close_if_idle(self) -> None:
-        if self._retired and self._users == 0 and self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+        if self._retired and self._users == 0:
+            self._close()
 
-    async def _close(self) -> None:
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
-        # On its own thread, hence after a batch whose callers have all gone.
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.loaded.runtime.close)
-        except Exception:
-            _log.exception("closing the engine of %s failed", self._title)
-        self._thread.shutdown(wait=False)
-        self._closed.set()
+    def _close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._turns.close()
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = await self._queue.take(self._max_batch)
+    def _run_here(self) -> None:
+        """Answer small images on the event loop: a slice, then others have their turn."""
+        waiting = self._here
+        work: list[Work] = []
+        while waiting and len(work) < self._slice:
+            work.append((waiting.popleft(), 0))
+        self._run(work, here=True)
+        if waiting:
+            self._loop.call_soon(self._run_here)
+
+    def _lane(self) -> None:
+        while work := self._turns.take(self._max_batch):
+            self._run(work)
+        with self._lock:
+            self._working -= 1
+            last = self._working == 0
+        if last:
+            # After the last batch, whose callers may all have gone.
             try:
-                results: Sequence[Result] = await loop.run_in_executor(self._thread, self._run, batch)
-            except Exception as error:
-                if not isinstance(error, InferenceFailed):
-                    _log.exception("the engine of %s failed", self._title)
-                    error = InferenceFailed(f"The engine of {self._title} failed: {type(error).__name__}.")
-                self._metrics.rejected(error.code, len(batch))
-                results = [error] * len(batch)
-            for item, result in zip(batch, results, strict=True):
-                item.ticket.settle(item.index, result)
+                self.loaded.runtime.close()
+            except Exception:
+                _log.exception("closing the engine of %s failed", self._title)
+            self._call(self._closed.set)
 
-    def _run(self, batch: list[_Decoded]) -> Sequence[Result]:
-        """Answer a batch, on the engine's thread."""
+    def _run(self, work: list[Work], *, here: bool = False) -> None:
+        """Decode a micro-batch and classify it; in several calls of the runtime where decoding takes long.
+
+        On a lane, or, `here`, on the event loop: then images that are larger than they looked go to a lane.
+        """
+        hand_over = _settle if here else self._settle_there
+        max_pixels = min(_SMALL_PIXELS, self._max_pixels) if here else self._max_pixels
+        shape = self.loaded.manifest.preprocessing.shape
+        arrays = np.empty((len(work), *shape), np.uint8)
+        ready: list[Work] = []
+        waits: list[float] = []
+        outcomes: list[Outcome] = []
+        begun = now = time.perf_counter()
+        for number, (ticket, index) in enumerate(work):
+            result = self._decode(ticket, index, now, max_pixels)
+            took, now = -now, time.perf_counter()
+            took += now
+            if here and isinstance(result, ImageTooLarge):
+                ticket.restart()
+                self._turns.put(ticket)
+            elif isinstance(result, FoveaError):
+                self._metrics.rejected(result.code)
+                outcomes.append((ticket, index, result))
+            elif result is not None:
+                arrays[len(ready)] = result
+                ready.append((ticket, index))
+                waits.append(ticket.since + took)
+            if ready and now - begun > _PATIENCE and number + 1 < len(work):
+                hand_over(outcomes + self._infer(arrays, ready, waits))
+                ready, waits, outcomes = [], [], []
+                begun = now = time.perf_counter()
+        if ready:
+            outcomes += self._infer(arrays, ready, waits)
+        if outcomes:
+            hand_over(outcomes)
+
+    def _decode(self, ticket: Ticket, index: int, now: float, max_pixels: int) -> UInt8Array | FoveaError | None:
+        """The array of one image, or its error; None if nobody waits for it."""
+        if ticket.over or ticket.expired(time.monotonic()):
+            return None
+        try:
+            array = to_array(ticket.images[index], self.loaded.manifest.preprocessing, max_pixels=max_pixels)
+        except FoveaError as error:
+            return error
+        except Exception:
+            _log.exception("decoding an image failed in a way that is not foreseen")
+            return InvalidImage("The image cannot be decoded.")
+        end = time.perf_counter()
+        self._metrics.stage("decode", end - now)
+        if ticket.stages is not None:
+            ticket.stages += [("queue", ticket.since, now), ("decode", now, end)]
+        return array
+
+    def _infer(self, arrays: UInt8Array, ready: list[Work], waits: list[float]) -> list[Outcome]:
+        """Run the engine on the first of `arrays`; what nobody waits for any more is left out."""
         begin = time.perf_counter()
-        for item in batch:
-            self._metrics.stage("queue", item.waited + begin - item.since)
-        rows = self.loaded.runtime.predict(np.stack([item.array for item in batch]))
+        now = time.monotonic()
+        live = [n for n, (ticket, _) in enumerate(ready) if not (ticket.over or ticket.expired(now))]
+        if len(live) < len(ready):
+            arrays, ready, waits = arrays[live], [ready[n] for n in live], [waits[n] for n in live]
+        for waited in waits:
+            self._metrics.stage("queue", begin - waited)
+        results: Sequence[Result] = []
+        try:
+            if ready:
+                results = self._predict(arrays[: len(ready)])
+        except Exception as error:
+            if not isinstance(error, InferenceFailed):
+                _log.exception("the engine of %s failed", self._title)
+                error = InferenceFailed(f"The engine of {self._title} failed: {type(error).__name__}.")
+            self._metrics.rejected(error.code, len(ready))
+            results = [error] * len(ready)
+        for ticket, _ in ready:
+            if ticket.stages is not None:
+                ticket.stages.append(("inference", begin, time.perf_counter()))
+        return [(ticket, index, result) for (ticket, index), result in zip(ready, results, strict=True)]
+
+    def _predict(self, batch: UInt8Array) -> Sequence[Result]:
+        begin = time.perf_counter()
+        # A plain read of another thread's number: if it is just changing, either answer will do.
+        rows = self.loaded.runtime.predict(batch, alone=self._inside == len(batch) == 1)
         self._metrics.stage("inference", time.perf_counter() - begin)
         self._metrics.batch(self.loaded.model, len(batch))
         if rows.shape != (len(batch), len(self.loaded.manifest.labels)):
@@ -152,6 +269,21 @@ class Engine:
         for index, images in Counter(rows.argmax(axis=1).tolist()).items():
             self._metrics.predicted(loaded.model, loaded.version, loaded.manifest.labels[index], images)
 
+    def _settle_there(self, outcomes: list[Outcome]) -> None:
+        self._call(_settle, outcomes)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Have the event loop call a function."""
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            _log.debug("the event loop has ended; nobody waits for the answers of %s", self._title)
+
     @property
     def _title(self) -> str:
         return f"Version {self.loaded.version} of {self.loaded.model}"
+
+
+def _settle(outcomes: list[Outcome]) -> None:
+    for ticket, index, result in outcomes:
+        ticket.settle(index, result)

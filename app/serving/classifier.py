@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from app.cores import available_cores
-from app.errors import FoveaError, InvalidRequest, NotReady
+from app.errors import DeadlineExceeded, FoveaError, InvalidRequest, NotReady
 from app.metrics import Metrics
 from app.preprocessing import Float32Array
 from app.serving.admission import Admission
-from app.serving.batching import Engine
 from app.serving.catalogue import Catalogue
-from app.serving.decoding import Decoder
 from app.serving.engine_choice import EngineChoice
 from app.serving.runtimes.base import RuntimeLoader
 from app.serving.shelf import Shelf
 from app.serving.status import Status
-from app.serving.ticket import Result, Ticket
+from app.serving.ticket import Stage, Ticket
 from app.settings import Settings
 from app.store.registry import Registry
 
@@ -51,8 +50,9 @@ class Classifier:
         )
         self._shelf = Shelf(registry, settings, metrics, choice)
         self._catalogue = Catalogue(registry, settings, metrics, self._shelf)
-        self._admission = Admission(settings.max_queue, metrics)
-        self._decoder: Decoder | None = None
+        lanes = settings.lanes or available_cores()
+        self._admission = Admission(settings.max_queue, metrics, saturated=2 * lanes)
+        self._running = False
         self._tickets: set[Ticket] = set()
 
     async def start(self) -> None:
@@ -61,21 +61,15 @@ class Classifier:
         Returns when each was loaded or refused (see `status`); it raises nothing on account of a version. To answer
         health checks meanwhile, run it as a task.
         """
-        self._decoder = Decoder(
-            threads=self._settings.decode_threads or available_cores(),
-            max_pixels=self._settings.max_pixels,
-            metrics=self._metrics,
-        )
+        self._running = True
         await self._catalogue.start()
 
     async def stop(self) -> None:
         """Stop following, fail what still waits with NotReady, and free the engines."""
-        decoder, self._decoder = self._decoder, None
+        self._running = False
         await self._catalogue.stop()
         for ticket in [*self._tickets]:
             ticket.fail(NotReady(_STOPPING))
-        if decoder is not None:
-            await decoder.stop()
         await self._shelf.stop()
 
     @property
@@ -86,11 +80,19 @@ class Classifier:
     @property
     def ready(self) -> bool:
         """Whether there is a model in production, and every such model can be answered for."""
-        return self._decoder is not None and self.status().ready
+        return self._running and self.status().ready
 
     def status(self) -> Status:
         """What is served, and why what is not is not."""
         return self._catalogue.status()
+
+    def check_admission(self, *, deadline: float = math.inf) -> None:
+        """Whether a request would be let in now; to be asked before its body is read.
+
+        Raises:
+            Overloaded: the queue is full, or so long that the answer would come after `deadline`.
+        """
+        self._admission.check(deadline=deadline)
 
     async def classify(
         self,
@@ -98,6 +100,8 @@ class Classifier:
         *,
         model: str | None = None,
         version: int | Literal["production"] | None = None,
+        deadline: float = math.inf,
+        stages: list[Stage] | None = None,
     ) -> Answer:
         """Classify encoded images.
 
@@ -108,6 +112,8 @@ class Classifier:
             images: encoded files, at least one.
             model: None for the default model.
             version: a number, or None or "production" for the one that the promotion log names.
+            deadline: by `time.monotonic`; what was not begun by then never is.
+            stages: grows by what is done for the call, if it is there.
 
         Raises:
             InvalidRequest: no image, or no model named where there are several.
@@ -115,17 +121,26 @@ class Classifier:
             VersionNotFound: naming what exists.
             VersionRefused: the named version failed its checks.
             NotReady: the model is still loading, or nothing of it could be loaded.
-            Overloaded: the queue is full; nothing was decoded.
+            Overloaded: the queue is full, or too long for the deadline; nothing was decoded.
+            DeadlineExceeded: the deadline passed before all images were answered.
         """
         if not images:
             raise InvalidRequest("The request holds no image; at least one is needed.")
         # Before all else, so that what waits for a version to load is bounded too.
-        with self._admission.places(len(images)):
+        with self._admission.enter(len(images), deadline=deadline):
             engine = await self._catalogue.engine(model, None if version == "production" else version)
-            if self._decoder is None:
+            if not self._running:
                 raise NotReady(_STOPPING)
-            with engine.use():
-                results = await self._answer(Ticket(images), engine, self._decoder)
+            ticket = Ticket(images, deadline=deadline, stages=stages)
+            self._tickets.add(ticket)
+            try:
+                with engine:
+                    results = await engine.classify(ticket)
+            except DeadlineExceeded as error:
+                self._metrics.rejected(error.code, len(images))
+                raise
+            finally:
+                self._tickets.discard(ticket)
         loaded = engine.loaded
         return Answer(loaded.model, loaded.version, loaded.manifest.labels, results)
 
@@ -150,14 +165,3 @@ class Classifier:
             VersionRefused: with the reason; what answered before goes on answering.
         """
         await self._catalogue.refresh(model)
-
-    async def _answer(self, ticket: Ticket, engine: Engine, decoder: Decoder) -> list[Result]:
-        self._tickets.add(ticket)
-        try:
-            decoder.add(ticket, engine)
-            return await ticket.results()
-        finally:
-            # Nothing is left of a call that was answered; of one that was cancelled, what was not begun goes.
-            self._tickets.discard(ticket)
-            decoder.drop(ticket)
-            engine.drop(ticket)

@@ -39,8 +39,10 @@ class Shelf:
         self._registry = registry
         self._metrics = metrics
         self._choice = choice
-        self._threads = settings.inference_threads
+        self._threads = settings.inference_threads or available_cores()
+        self._lanes = settings.lanes or available_cores()
         self._max_batch = settings.max_batch
+        self._max_pixels = settings.max_pixels
         self._spares: OrderedDict[Key, Engine] = OrderedDict()
         self._loading: dict[Key, asyncio.Task[Engine]] = {}
         # Versions do not change: what was refused is not tried again each time that it is asked for.
@@ -133,14 +135,20 @@ class Shelf:
                     self._registry,
                     *key,
                     choice=self._choice,
-                    lanes=1,
-                    threads=self._threads or available_cores(),
+                    lanes=self._lanes,
+                    threads=self._threads,
                     metrics=self._metrics,
                 )
             except VersionRefused as refusal:
                 self._refusals[key] = str(refusal)
                 raise
-        engine = Engine(loaded, max_batch=self._max_batch, metrics=self._metrics)
+        engine = Engine(
+            loaded,
+            lanes=self._lanes,
+            max_batch=min(self._max_batch, loaded.tuning.best_batch),
+            max_pixels=self._max_pixels,
+            metrics=self._metrics,
+        )
         self._open.add(engine)
         self._say_loaded(engine)
         self._spares[key] = engine

@@ -62,7 +62,8 @@ async def start(tmp_path: Path, registry: Registry) -> AsyncIterator[StartAPI]:
                 "workspace": tmp_path / "workspace",
                 "runtime": "fake",
                 "executor": "none",
-                "decode_threads": 2,
+                "lanes": 1,
+                "access_log": "all",
                 "inference_threads": 1,
                 "poll_interval": 0.02,
             }

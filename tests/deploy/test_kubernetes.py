@@ -206,7 +206,7 @@ def test_serving_takes_its_keys_from_a_secret(base: list[Manifest]) -> None:
 def test_the_engine_uses_the_processors_that_the_pod_was_given(base: list[Manifest]) -> None:
     """Python sees all processors of the node; the thread counts come from the limits instead."""
     for name, variables in {
-        "fovea-serving": ["FOVEA_INFERENCE_THREADS", "FOVEA_DECODE_THREADS"],
+        "fovea-serving": ["FOVEA_INFERENCE_THREADS", "FOVEA_LANES"],
         "fovea-trainer": ["FOVEA_TRAINING_THREADS"],
     }.items():
         container = find(base, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]

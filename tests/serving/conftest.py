@@ -76,7 +76,7 @@ async def start(registry: Registry, metrics: Metrics) -> AsyncIterator[StartClas
             values: dict[str, Any] = {
                 "runtime": "fake",
                 "poll_interval": 0.02,
-                "decode_threads": 2,
+                "lanes": 1,
                 "inference_threads": 1,
             }
             classifier = Classifier(registry, Settings(**(values | settings)), metrics, load_runtime=load_runtime)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from app.errors import (
+    DeadlineExceeded,
     FoveaError,
     InferenceFailed,
     InvalidImage,
@@ -22,8 +24,9 @@ from app.errors import (
     VersionNotFound,
     VersionRefused,
 )
-from app.preprocessing import UInt8Array, to_array
+from app.preprocessing import Float32Array, UInt8Array, to_array
 from app.serving.classifier import Answer
+from app.serving.runtimes.fake import FakeRuntime
 from app.store.registry import Registry
 from tests.serving.conftest import StartClassifier
 from tests.serving.engines import Engines
@@ -240,7 +243,7 @@ async def test_a_client_that_has_gone_frees_its_place(
     """Its images that were not begun are neither decoded nor run."""
     add_version(registry, promote=True)
     engines = Engines()
-    classifier = await start(load_runtime=engines, max_queue=6, max_batch=1, decode_threads=1)
+    classifier = await start(load_runtime=engines, max_queue=6, max_batch=1)
     engines.go.clear()
     gone = asyncio.create_task(classifier.classify([BLACK] * 6))
     await eventually(engines.begun.is_set)
@@ -261,7 +264,7 @@ async def test_images_of_a_client_that_has_gone_are_not_decoded(
 ) -> None:
     """But for the one that a decoder was at."""
     add_version(registry, promote=True)
-    classifier = await start(decode_threads=1)
+    classifier = await start()
     go, decoded = threading.Event(), []
 
     def decode(data: bytes, *args: Any, **kwargs: Any) -> UInt8Array:
@@ -269,7 +272,7 @@ async def test_images_of_a_client_that_has_gone_are_not_decoded(
         assert go.wait(30)
         return to_array(data, *args, **kwargs)
 
-    monkeypatch.setattr("app.serving.decoding.to_array", decode)
+    monkeypatch.setattr("app.serving.batching.to_array", decode)
     gone = asyncio.create_task(classifier.classify([BLACK] * 5))
     await eventually(lambda: decoded)
     gone.cancel()
@@ -293,8 +296,6 @@ async def test_a_free_engine_takes_what_waits(
     calls = [asyncio.create_task(classifier.classify([BLACK]))]
     await eventually(engines.begun.is_set)
     calls += [asyncio.create_task(classifier.classify([WHITE])) for _ in range(11)]
-    # All are decoded, and wait for the engine.
-    await eventually(lambda: sample("fovea_stage_seconds_count", stage="decode") == 12)
     await asyncio.sleep(0.05)
     engines.go.set()
     answers = await asyncio.gather(*calls)
@@ -307,7 +308,7 @@ async def test_a_small_request_does_not_wait_for_a_large_one(registry: Registry,
     """Requests take turns, image by image."""
     add_version(registry, promote=True)
     engines = Engines()
-    classifier = await start(load_runtime=engines, max_batch=2, decode_threads=1)
+    classifier = await start(load_runtime=engines, max_batch=2)
     engines.go.clear()
     large = asyncio.create_task(classifier.classify([BLACK] * 200))
     await eventually(engines.begun.is_set)
@@ -394,3 +395,78 @@ async def test_stopping_fails_what_waits_and_closes_the_engines(registry: Regist
     assert not classifier.ready
     with pytest.raises(NotReady, match="shutting down"):
         await classifier.classify([BLACK])
+
+
+# Deadlines
+
+
+async def test_a_call_is_given_up_at_its_deadline(
+    registry: Registry, start: StartClassifier, sample: Callable[..., float]
+) -> None:
+    """Its caller hears so at once, its images are never decoded, and others are answered."""
+    add_version(registry, promote=True)
+    engines = Engines()
+    classifier = await start(load_runtime=engines, max_batch=1)
+    engines.go.clear()
+    holding = asyncio.create_task(classifier.classify([BLACK]))
+    await eventually(engines.begun.is_set)
+    late = classifier.classify([WHITE] * 3, deadline=time.monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded, match="by the request's deadline"):
+        await late
+    engines.go.set()
+    assert best(await holding) == ["horizontal"]
+    assert best(await classifier.classify([GRAY])) == ["vertical"]
+    assert engines.batches == [1, 1]
+    assert sample("fovea_stage_seconds_count", stage="decode") == 2
+    assert sample("fovea_rejected_total", reason="deadline_exceeded") == 3
+
+
+async def test_images_whose_deadline_passed_while_they_were_decoded_are_not_classified(
+    registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's time is for those that still wait."""
+    add_version(registry, promote=True)
+    engines = Engines()
+    classifier = await start(load_runtime=engines)
+    decoding, go = threading.Event(), threading.Event()
+
+    def slow(data: bytes, *arguments: Any, **options: Any) -> UInt8Array:
+        decoding.set()
+        assert go.wait(30)
+        return to_array(data, *arguments, **options)
+
+    monkeypatch.setattr("app.serving.batching.to_array", slow)
+    call = asyncio.create_task(classifier.classify([BLACK], deadline=time.monotonic() + 0.2))
+    await eventually(decoding.is_set)
+    with pytest.raises(DeadlineExceeded):
+        await call
+    go.set()
+    assert best(await classifier.classify([WHITE])) == ["diagonal"]
+    assert engines.batches == [1]
+
+
+async def test_small_images_of_a_small_model_are_answered_where_they_arrive(
+    registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the event loop, in micro-batches; images that are large, or only look small, are given to a lane."""
+    add_version(registry, promote=True)
+    threads: list[tuple[int, str]] = []
+
+    class Watched(FakeRuntime):
+        def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+            threads.append((len(batch), threading.current_thread().name))
+            return super().predict(batch)
+
+    classifier = await start(load_runtime=Watched, max_batch=8)
+    threads.clear()
+    here = threading.current_thread().name
+    answers = await asyncio.gather(*(classifier.classify([WHITE]) for _ in range(11)))
+    assert [best(answer) for answer in answers] == [["diagonal"]] * 11
+    assert threads == [(8, here), (3, here)]
+    threads.clear()
+    wide = png(np.full((400, 400, 1), 255, np.uint8))  # a few hundred bytes
+    assert best(await classifier.classify([wide])) == ["diagonal"]
+    assert best(await classifier.classify([b"text"])) == ["unsupported_image_format"]
+    [(images, name)] = threads
+    assert images == 1
+    assert name != here

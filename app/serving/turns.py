@@ -1,0 +1,57 @@
+"""The queue before an engine's lanes, in which each call gets a turn: one image does not wait behind hundreds."""
+
+from __future__ import annotations
+
+from queue import Empty, SimpleQueue
+
+from app.serving.ticket import Ticket
+
+Work = tuple[Ticket, int]
+"""One image: a call, and the image's position in it."""
+
+
+class Turns:
+    """First come, first served, one image at a time, round and round over the calls. Thread-safe.
+
+    It is not bounded: what enters it was admitted before. Calls that are over are dropped when their turn comes.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        """`lanes`: how many take from it at a time."""
+        self._lanes = lanes
+        # Each call is in it at most once, so whoever takes it out has it to himself.
+        self._calls: SimpleQueue[Ticket | None] = SimpleQueue()
+
+    def put(self, ticket: Ticket) -> None:
+        """Add all images of a call."""
+        self._calls.put(ticket)
+
+    def close(self) -> None:
+        """Have `take` return nothing from now on, in every lane."""
+        self._calls.put(None)
+
+    def take(self, limit: int) -> list[Work]:
+        """Wait for work; then take what is there, at most `limit` images and at most a lane's share.
+
+        Returns nothing only when the queue is closed.
+        """
+        taken: list[Work] = []
+        ticket = self._calls.get()
+        if self._lanes > 1 and ticket is not None:
+            limit = min(limit, -(-(ticket.waiting + self._calls.qsize()) // self._lanes))
+        while ticket is not None:
+            if not ticket.over:
+                # Alone in the queue, a call need not go round.
+                turn = 1 if self._calls.qsize() else limit - len(taken)
+                taken.extend([(ticket, index) for index in ticket.begin(turn)])
+                if ticket.waiting:
+                    self._calls.put(ticket)
+            if len(taken) >= limit:
+                return taken
+            try:
+                # Never wait with work in hand.
+                ticket = self._calls.get_nowait() if taken else self._calls.get()
+            except Empty:
+                return taken
+        self._calls.put(None)  # for the other lanes, and for the next time
+        return taken
