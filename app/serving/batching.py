@@ -39,7 +39,7 @@ Outcome = tuple[Ticket, int, Result]
 # them, and no more of them at a time than take so long.
 _SMALL_BYTES = 8192
 _SMALL_PIXELS = 128 * 128
-_SMALL_SECONDS = 0.0005
+_SMALL_SECONDS = 0.001
 _SLICE_SECONDS = 0.0015
 
 # Decoding that takes longer is not waited for by what is decoded already: a small picture does not wait for the
