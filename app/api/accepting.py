@@ -1,4 +1,4 @@
-"""Taking connections from a socket that several processes accept from, so that they spread evenly over them."""
+"""Taking connections: evenly where several processes accept from one socket, and without losing one at the end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import logging
 import mmap
 import socket
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
-# Long enough for a process that idles to wake up and take the connection, too short for a client to notice.
+# For each connection that this process holds more than another: long enough for one that idles to wake up and take the
+# new one, too short for a client to notice; and the most, for where another has no time for it.
 _GIVE_WAY_SECONDS = 0.001
+_LONGEST_SECONDS = 0.02
 # After an error that is not the connection's: no file descriptors are left, say.
 _TROUBLE_SECONDS = 1.0
 _BYTES = 4
@@ -52,23 +55,32 @@ class Acceptor:
     """Takes connections for one process, one at a time, and leaves them to another that holds fewer.
 
     An event loop's own server takes all that wait at once: of 32 clients that connect together, one process of two
-    may get all, and the other idles for as long as they stay.
+    may get all, and the other idles for as long as they stay. And when it ends, it breaks those that still wait.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        occupancy: Occupancy,
-        process: int,
         connections: Collection[object],
         protocol: Callable[[], asyncio.Protocol],
+        *,
+        occupancy: Occupancy | None = None,
+        process: int = 0,
     ) -> None:
-        """Begin to accept. `connections` are those that this process holds, kept up to date by the protocols."""
+        """Begin to accept.
+
+        Args:
+            listener: listens, and does not block.
+            connections: those that this process holds, kept up to date by the protocols.
+            protocol: makes one for a connection.
+            occupancy: what the others hold; None if there are none.
+            process: the number of this one.
+        """
         self._listener = listener
-        self._occupancy = occupancy
-        self._process = process
         self._connections = connections
         self._protocol = protocol
+        self._occupancy = occupancy
+        self._process = process
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pausing: asyncio.TimerHandle | None = None
@@ -77,14 +89,20 @@ class Acceptor:
 
     def publish(self) -> None:
         """Say how many connections are held; to be called now and then, since they also end."""
-        self._occupancy.write(self._process, self._held())
+        if self._occupancy is not None:
+            self._occupancy.write(self._process, self._held())
 
     async def stop(self) -> None:
-        """Accept no more."""
+        """Take what waits already, for it would be broken otherwise; then close the socket."""
         self._loop.remove_reader(self._listener)
         if self._pausing is not None:
             self._pausing.cancel()
-        self._occupancy.leave(self._process)
+        if self._occupancy is not None:
+            self._occupancy.leave(self._process)
+        with suppress(OSError):
+            while self._take():
+                pass
+        self._listener.close()
         await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _held(self) -> int:
@@ -92,8 +110,9 @@ class Acceptor:
 
     def _readable(self) -> None:
         self.publish()
-        if self._held() > self._occupancy.fewest():
-            self._pause(_GIVE_WAY_SECONDS)
+        ahead = 0 if self._occupancy is None else self._held() - self._occupancy.fewest()
+        if ahead > 0:
+            self._pause(min(ahead * _GIVE_WAY_SECONDS, _LONGEST_SECONDS))
         else:
             self._accept()
 
@@ -109,17 +128,22 @@ class Acceptor:
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another process was faster, or the client has gone
+            self._take()
         except OSError as error:
             _log.error("no connection can be accepted: %s", error.strerror)
             self._pause(_TROUBLE_SECONDS)
-            return
+        self.publish()
+
+    def _take(self) -> bool:
+        """Take a connection if one waits. Raises OSError: no more can be opened."""
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False  # another process was faster, or the client has gone
         opening = self._loop.create_task(self._open(connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
-        self.publish()
+        return True
 
     async def _open(self, connection: socket.socket) -> None:
         try:

@@ -14,8 +14,6 @@ from app.settings import Settings
 
 _COMPLETE = "complete"
 _OCCUPANCY = "occupancy"
-# Settings of which 0 means as many as there are cores.
-_BY_CORES = ("lanes", "decode_threads", "inference_threads")
 _POLL_SECONDS = 0.02
 
 
@@ -52,9 +50,14 @@ class Crew:
 
     def share(self, settings: Settings) -> Settings:
         """The settings with this process's part of the cores and of the places in the queue, for the rooms below."""
-        threads = {name: getattr(settings, name) or self.cores for name in _BY_CORES if name in Settings.model_fields}
         places = max(math.ceil(settings.max_queue / self.size), min(settings.max_queue, settings.max_files))
-        return settings.model_copy(update={**threads, "max_queue": places})
+        return settings.model_copy(
+            update={
+                "lanes": settings.lanes or self.cores,
+                "inference_threads": settings.inference_threads or self.cores,
+                "max_queue": places,
+            }
+        )
 
     def report_loaded(self, suitable: int) -> None:
         """Say that this process has looked at every model, and how many processes would suit them."""

@@ -18,7 +18,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from app.api.accepting import Acceptor, Occupancy
+from app.api.accepting import Acceptor
 from app.api.services import services_of_app
 from app.api.stalling import Stalled
 
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS = 65
 # What may still run after the grace (an archive being unpacked, say) is not waited for.
 _LAST_RESORT_SECONDS = 5
+# In which a client that has just connected sends the beginning of its request.
+_HEAR_OUT_SECONDS = 0.5
 
 Announce = Callable[[], Awaitable[None]]
 
@@ -76,19 +78,19 @@ class _Server(uvicorn.Server):
         self._acceptor: Acceptor | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        occupancy = self._services.crew.occupancy
-        # Alone, the event loop accepts by itself.
-        await super().startup(sockets if occupancy is None else [])
-        if occupancy is not None and self.started and not self.should_exit:
-            assert sockets is not None
-            self._acceptor = self._accept(sockets[0], occupancy)
+        await super().startup([])  # it listens to none: we accept ourselves
+        if self.started and not self.should_exit:
+            [listener] = sockets or []
+            self._acceptor = self._accept(listener)
         if self.started and self._announce is not None:
             self._announcing = asyncio.ensure_future(self._announce())
 
-    def _accept(self, listener: socket.socket, occupancy: Occupancy) -> Acceptor:
+    def _accept(self, listener: socket.socket) -> Acceptor:
         protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
         make = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        return Acceptor(listener, occupancy, self._services.crew.number, self.server_state.connections, make)
+        crew = self._services.crew
+        connections = self.server_state.connections
+        return Acceptor(listener, connections, make, occupancy=crew.occupancy, process=crew.number)
 
     async def on_tick(self, counter: int) -> bool:
         # Called ten times a second.
@@ -108,7 +110,17 @@ class _Server(uvicorn.Server):
         )
         if self._acceptor is not None:
             await self._acceptor.stop()
+            await self._hear_out()
         await super().shutdown(sockets)
+
+    async def _hear_out(self) -> None:
+        """Wait a moment for the requests of connections that were just made: uvicorn would close them unheard."""
+        deadline = time.monotonic() + _HEAR_OUT_SECONDS
+        connections = self.server_state.connections
+        while any(getattr(each, "cycle", True) is None for each in connections):
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.01)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not the parent's, which raises the signal again at the end: to have ended when asked to is no failure.

@@ -6,13 +6,14 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,9 @@ import pytest
 
 from app.api.errors import codes
 from app.settings import Settings
+from app.store.registry import Registry
+from tests.server import running, wait_for
+from tests.serving.versions import add_version, gray
 from tests.system import require_tool
 
 FOLDER = Path(__file__).parents[2] / "deploy/nginx"
@@ -118,9 +122,13 @@ def substitute(text: str, *pairs: tuple[str, str]) -> str:
 
 
 @contextmanager
-def nginx(folder: Path, upstream: Upstream, *, loopback: bool = True) -> Iterator[Proxy]:
-    """The committed configuration but for addresses, folders, and a tenth of its patience."""
+def nginx(folder: Path, upstream: Upstream, *, loopback: bool = True, addresses: Sequence[int] = ()) -> Iterator[Proxy]:
+    """The committed configuration but for addresses, folders, and a tenth of its patience.
+
+    `addresses`: ports of several instances, which the name of the service stands for.
+    """
     port = free_port()
+    servers = "".join(f"server 127.0.0.1:{each} max_fails=0;" for each in addresses or [upstream.port])
     listen = ("listen 8080", f"listen 127.0.0.1:{port}")
     (folder / "sites").mkdir()
     if loopback:
@@ -130,7 +138,8 @@ def nginx(folder: Path, upstream: Upstream, *, loopback: bool = True) -> Iterato
         substitute(
             (FOLDER / "nginx.conf").read_text(),
             listen,
-            ("http://fovea:8000", f"http://127.0.0.1:{upstream.port}"),
+            ("http://fovea:8000", "http://instances"),
+            ("http {", f"http {{ upstream instances {{ {servers} }}"),
             (" /tmp/", f" {folder}/"),
             ("/etc/nginx/fovea", f"{folder}/sites"),
             ("client_header_timeout 10s", "client_header_timeout 1s"),
@@ -292,6 +301,50 @@ def test_events_of_a_job_are_passed_on_at_once(proxy: Proxy) -> None:
         proxy.upstream.go_on.set()
         while b"data: two\n\n" not in received:
             received += connection.recv(65536)
+
+
+def test_a_rolling_restart_drops_no_request(tmp_path: Path) -> None:
+    """Two instances are replaced under load: each stops while the proxy still sends to it, and the one that takes its
+    place, being ready, is told to the proxy afterwards. Every request is answered."""
+    add_version(Registry(tmp_path / "store"), promote=True)
+    (tmp_path / "proxy").mkdir()
+    stop = threading.Event()
+    outcomes: list[int | str] = []
+    with ExitStack() as stack:
+        instances = [stack.enter_context(running(tmp_path)) for _ in range(2)]
+        addresses = [instance.port for instance in instances]
+        proxy = stack.enter_context(nginx(tmp_path / "proxy", Upstream(), addresses=addresses))
+
+        def load() -> None:
+            while not stop.is_set():
+                try:
+                    outcomes.append(proxy.ask("POST", "/api/v1/predict", body=gray(0))[0].status)
+                except (OSError, http.client.HTTPException) as error:
+                    outcomes.append(type(error).__name__)
+
+        def more_answers() -> None:
+            served = len(outcomes)
+            wait_for(lambda: len(outcomes) > served + 100, what="100 answers")
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for old in instances:
+                new = stack.enter_context(running(tmp_path))
+                more_answers()
+                assert old.stop() == 0
+                more_answers()
+                configuration = tmp_path / "proxy/nginx.conf"
+                moved = substitute(configuration.read_text(), (f"127.0.0.1:{old.port} ", f"127.0.0.1:{new.port} "))
+                configuration.write_text(moved)
+                os.kill(int((tmp_path / "proxy/nginx.pid").read_text()), signal.SIGHUP)
+            more_answers()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert set(outcomes) == {200}
 
 
 def test_the_proxys_problems_are_those_of_the_service() -> None:
