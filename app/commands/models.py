@@ -114,7 +114,7 @@ def check(settings: Settings, registry: Registry, model: str, version: int) -> N
         model,
         version,
         choice=EngineChoice.of(settings),
-        lanes=1,
+        lanes=settings.lanes or available_cores(),
         threads=settings.inference_threads or available_cores(),
         metrics=Metrics(),
     )

@@ -66,7 +66,7 @@ def _load(settings: Settings, registry: Registry, model: str | None, version: in
         model,
         version,
         choice=EngineChoice.of(settings),
-        lanes=1,
+        lanes=settings.lanes or available_cores(),
         threads=settings.inference_threads or available_cores(),
         metrics=Metrics(),
     )

@@ -24,8 +24,8 @@ from tests.preprocessing.images import encode, pattern, smooth
 from tests.training.importing.conftest import Import
 from tests.training.importing.foreign_models import CLASSES, SIZE, exported, images, means, network, saved
 
-Engine = Literal["openvino", "tensorflow"]
-ENGINES: tuple[Engine, ...] = ("openvino", "tensorflow")
+Engine = Literal["openvino", "litert", "tensorflow"]
+ENGINES: tuple[Engine, ...] = ("openvino", "litert", "tensorflow")
 LABELS = ["ant", "bee", "cat"]
 
 
@@ -53,7 +53,7 @@ def _answers(registry: Registry, engine: Engine, batch: UInt8Array) -> Float32Ar
 def test_a_version_answers_as_the_model_did(
     kind: str, scaling: str, import_: Import, registry: Registry, tmp_path: Path
 ) -> None:
-    """Whatever scaling a float model was trained with, served it gives what Keras gives, in either engine."""
+    """Whatever scaling a float model was trained with, served it gives what Keras gives, in every engine."""
     model = network()
     source = exported(model, tmp_path / "export") if kind == "SavedModel" else tmp_path / "model.keras"
     if kind == ".keras":
