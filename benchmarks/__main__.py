@@ -12,11 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import environments, machine, report, wrk
+from benchmarks.overload import SCENARIOS
+from benchmarks.overload import run as run_scenarios
 from benchmarks.plan import Plan
 from benchmarks.results import Results
+from benchmarks.scenarios.driving import Trial
 from benchmarks.servers import SERVERS, Server
 from benchmarks.workloads import WORKLOADS
 
+_QUICK_SCALE = 0.15
 _FOLDER = Path(__file__).parent
 
 
@@ -46,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (out / "RESULTS.md").write_text(report.markdown(current))
 
     Plan(workloads, servers, results.rounds, results.seconds).run(results, save)
+    if options.scenarios is None and not (options.quick or options.only):
+        options.scenarios = list(SCENARIOS)
+    for workload in workloads if options.scenarios else []:
+        trial = Trial(_product(servers), workload, _QUICK_SCALE if options.quick else 1.0)
+        run_scenarios(options.scenarios, trial, results)
+        save(results)
     print(f"Written: {out / 'RESULTS.md'} and results.json", file=sys.stderr)
 
 
@@ -57,9 +67,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=6, help="seconds of each load (default: 6)")
     parser.add_argument("--quick", action="store_true", help="one round of 2 s a load: to see that all of it works")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(SERVERS), help=f"of {', '.join(SERVERS)}")
+    parser.add_argument(
+        "--scenarios",
+        nargs="*",
+        metavar="SCENARIO",
+        choices=list(SCENARIOS),
+        help=f"of {', '.join(SCENARIOS)}, after the rounds (default: all, but none with --quick or --only)",
+    )
     parser.add_argument("--workload", nargs="+", choices=list(WORKLOADS))
     parser.add_argument("--out", type=Path, default=_FOLDER, help="folder of RESULTS.md and results.json")
     return parser
+
+
+def _product(servers: Sequence[Server]) -> Server:
+    """What the scenarios are tried on: the product with as many workers as it finds suitable, or the first there is."""
+    own = [server for server in servers if not server.peer] or [SERVERS["fovea-2-f32"]]
+    return next((server for server in own if server.name == "fovea-auto-f32"), own[0])
 
 
 def _available(names: Sequence[str], results: Results) -> list[Server]:

@@ -6,11 +6,10 @@ said otherwise; the best engine and batch size are what a server could at most h
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,11 +18,14 @@ import numpy as np
 import openvino as ov
 
 from app.cores import available_cores
-from app.preprocessing import Float32Array, UInt8Array, scale, to_array
-from app.serving.runtimes import loading
+from app.preprocessing import UInt8Array, scale, to_array
+from app.serving.candidates import candidates
+from app.serving.runtimes.base import Runtime
+from app.settings import Settings
 from benchmarks.workloads import WORKLOADS, Workload
 
 _BATCHES = (1, 8, 32)
+_ENGINES = {"openvino": "OpenVINO", "litert": "LiteRT", "tensorflow": "TensorFlow"}
 # A loop looks at the clock after so many seconds' worth of calls, or after each.
 _WARM_UP = 0.1
 
@@ -116,22 +118,41 @@ def _taking_uint8(core: Any, workload: Workload, batch: int) -> Any:
 
 
 def product(workload: Workload, seconds: float) -> dict[str, float]:
-    """Images a second of the product's own runtime, as it is set by default."""
-    manifest = workload.manifest()
-    load: Any = loading.load_openvino
-    cores = available_cores()
-    shape = {"threads": cores, "lanes": 1}
-    known = inspect.signature(load).parameters
-    runtime = load(workload.version, manifest, **{name: value for name, value in shape.items() if name in known})
-    arrays = _arrays(workload)
-
-    def once(batch: UInt8Array) -> int:
-        answers: Float32Array = runtime.predict(batch)
-        return len(answers)
-
-    rates = {f"Fovea's runtime f32, batch {batch}": rate(partial(once, arrays[:batch]), seconds) for batch in _BATCHES}
-    runtime.close()
+    """Images a second of the engines as the product runs them: a lane a core, and a lone image on all threads."""
+    manifest, arrays, cores = workload.manifest(), _arrays(workload), available_cores()
+    rates = {}
+    for precision in ("f32", "bf16"):
+        settings = Settings(precision=precision, workspace=workload.folder / "workspace")
+        for candidate in candidates(settings)(manifest)[0]:
+            engine, _, found = candidate.name.partition("-")
+            if found != precision:
+                continue
+            name = f"Fovea's {_ENGINES[engine]} {found}"
+            runtime = candidate.load(workload.version, manifest, lanes=cores, threads=cores)
+            for batch in _BATCHES:
+                lanes = _in_lanes(runtime, arrays[:batch], cores, seconds)
+                rates[f"{name}, {cores} lanes, batch {batch}"] = lanes
+            runtime.close()
+            if candidate.wide is not None:
+                runtime = candidate.wide(workload.version, manifest, lanes=cores, threads=cores)
+                one = partial(runtime.predict, arrays[:1], alone=True)
+                rates[f"{name}, alone, batch 1"] = rate(_counting(one), seconds)
+                runtime.close()
     return rates
+
+
+def _counting(call: Callable[[], Sized]) -> Callable[[], int]:
+    return lambda: len(call())
+
+
+def _in_lanes(runtime: Runtime, batch: UInt8Array, lanes: int, seconds: float) -> float:
+    """Images a second with a call under way in each lane."""
+
+    def once() -> int:
+        return len(runtime.predict(batch))
+
+    with ThreadPoolExecutor(lanes) as pool:
+        return sum(pool.map(lambda _: rate(once, seconds), range(lanes)))
 
 
 def tensorflow(workload: Workload, seconds: float) -> dict[str, float]:

@@ -57,7 +57,7 @@ class Parts:
         alone = [
             rate
             for name, rate in self.engine.items()
-            if f" {precision}," in name and name.endswith("batch 1") and "streams" not in name
+            if f" {precision}," in name and name.endswith("batch 1") and "streams" not in name and "lanes" not in name
         ]
         if not alone and precision != "f32":
             return self.floor("f32")

@@ -29,6 +29,7 @@ from benchmarks.figures import percentile
 
 _WINDOW_SECONDS = 0.5
 _DRAIN_SECONDS = 15.0
+_TICK_SECONDS = 0.001
 # Statuses of a server that is sound and has no room.
 _REJECTED = (429, 503, 504)
 _FAILED = 0
@@ -197,12 +198,11 @@ class _OpenLoop:
         self._start = 0.0
 
     async def run(self) -> OpenLoopResult:
-        loop = asyncio.get_running_loop()
         # Connections enough for the beginning, so that it does not measure how they are made.
         await asyncio.gather(*(self._connect() for _ in range(min(8, self._target.connections))))
         processor = time.process_time()
-        self._start = loop.time() + 0.01
-        loop.call_at(self._start, self._tick)
+        self._start = time.perf_counter()
+        self._tick()
         total = sum(phase.seconds for phase in self._phases)
         # What has no answer by then counts as failed.
         with suppress(TimeoutError):
@@ -217,15 +217,16 @@ class _OpenLoop:
 
     def _tick(self) -> None:
         """Send what is due by now, and come back when the next one is."""
-        loop = asyncio.get_running_loop()
-        now = loop.time() - self._start
+        now = time.perf_counter() - self._start
         due = self._due
         while self._next < len(due) and due[self._next] <= now:
             self._waiting.append(self._next)
             self._next += 1
         self._send_waiting()
         if self._next < len(due):
-            loop.call_at(self._start + due[self._next], self._tick)
+            # The event loop's clock counts milliseconds; asked for less it would spin.
+            wait = max(_TICK_SECONDS, due[self._next] - now)
+            asyncio.get_running_loop().call_later(wait, self._tick)
 
     def _send_waiting(self) -> None:
         waiting, idle = self._waiting, self._idle
@@ -238,7 +239,7 @@ class _OpenLoop:
             task.add_done_callback(self._opening.discard)
 
     def _send(self, connection: _Connection, request: int) -> None:
-        self._sent[request] = asyncio.get_running_loop().time() - self._start
+        self._sent[request] = time.perf_counter() - self._start
         connection.send(request, self._requests[request % len(self._requests)])
 
     async def _connect(self) -> None:
@@ -276,7 +277,7 @@ class _OpenLoop:
         self._send_waiting()
 
     def _finish(self, request: int, status: int) -> None:
-        self._latency[request] = asyncio.get_running_loop().time() - self._start - self._due[request]
+        self._latency[request] = time.perf_counter() - self._start - self._due[request]
         self._status[request] = status
         self._unanswered -= 1
         if not self._unanswered:

@@ -23,6 +23,8 @@ _CLIENTS = 32
 _MANY_IMAGES_CLIENTS = 4
 _WARM_UP_SECONDS = 2
 _TRY_SECONDS = 4
+# Of each server, with those of the rounds.
+_STARTS = 5
 
 
 class Progress:
@@ -96,10 +98,19 @@ class Plan:
                 rates = ", ".join(f"{kind}: {load.rate:,.0f}/s" for kind, load in sample.loads.items())
                 progress.step(f"{workload.name}  {server.name}: {rates}")
             save(results)
+        for workload, server in pairs:
+            name = f"{workload.name} {server.name}"
+            more = range(_STARTS - self.rounds if (workload.name, server.name) in chosen and self.rounds > 1 else 0)
+            starts = [_start(server, workload, chosen[workload.name, server.name]) for _ in more]
+            if starts:
+                results.starts[name] = starts
+                progress.say(f"{name}: first answers after {', '.join(f'{seconds:.2f}' for seconds in starts)} s")
+        save(results)
 
     def _measure(self, number: int, workload: Workload, server: Server, setting: Setting) -> Sample:
         with running(server, workload, setting) as subject:
             subject.check()
+            engine = subject.engine()
             # All workers get their share, and those that were still starting are up.
             subject.load(_CLIENTS, _WARM_UP_SECONDS)
             loads = {
@@ -113,10 +124,17 @@ class Plan:
                 round=number,
                 workload=workload.name,
                 server=server.name,
+                engine=engine,
                 cold_start=subject.cold_start,
                 **asdict(memory),
                 loads=loads,
             )
+
+
+def _start(server: Server, workload: Workload, setting: Setting) -> float:
+    """Seconds to the first answer."""
+    with running(server, workload, setting) as subject:
+        return subject.cold_start
 
 
 def _choose(server: Server, workload: Workload) -> Choice:

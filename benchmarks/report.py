@@ -13,6 +13,8 @@ from benchmarks.workloads import WORKLOADS
 
 _TUTORIAL = "tutorial-tensorflow"
 _NONE = "–"
+# Measured with buildah when the images were last built, not by this program.
+_IMAGES = "## Container images\n\nMeasured separately: `serve` 466 MB, `full` (with TensorFlow) 2,203 MB, unpacked."
 
 
 def markdown(results: Results) -> str:
@@ -28,6 +30,7 @@ def markdown(results: Results) -> str:
         *(_workload(results, name) for name in names),
         _skipped(results),
         _scenarios(results),
+        _IMAGES,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -114,10 +117,15 @@ def _throughput(results: Results, name: str, limits: Parts | None) -> str:
         p50 = figure(sample.loads[ONE].p50 for sample in samples)
         p99 = figure(sample.loads[MANY_CLIENTS].p99 for sample in samples)
         precision = results.precisions.get(server, "f32")
-        lost = sum(load.refused + load.failed for sample in samples for load in sample.loads.values())
+        loads = [load for sample in samples for load in sample.loads.values()]
+        lost = {
+            "refused": sum(load.refused for load in loads),
+            "without an answer": sum(load.failed for load in loads),
+        }
+        remarks = ", ".join(f"{count:,} requests {what}" for what, count in lost.items() if count)
         rows.append(
             [
-                title + (f" ({lost} requests failed)" if lost else ""),
+                title + (f" ({remarks})" if remarks else ""),
                 str(one or _NONE),
                 milliseconds(p50.median) if p50 else _NONE,
                 str(several or _NONE),
@@ -152,12 +160,12 @@ def _costs(results: Results, name: str) -> str:
             continue
         load = [sample.loads[MANY_CLIENTS] for sample in samples if MANY_CLIENTS in sample.loads]
         cpu = figure(one.server_cpu / one.requests for one in load if one.requests)
-        start = figure(sample.cold_start for sample in samples)
+        start = figure(results.cold_starts(name, server))
         resident = figure(sample.resident for sample in samples)
         proportional = figure(sample.proportional for sample in samples)
         rows.append(
             [
-                title,
+                title + (f" ({engine})" if (engine := samples[-1].engine) else ""),
                 str(start or _NONE),
                 megabytes(resident.median) if resident else _NONE,
                 megabytes(proportional.median) if proportional else _NONE,

@@ -50,7 +50,8 @@ class Sample(BaseModel):
     round: int
     workload: str
     server: str
-    cold_start: float = Field(description="Seconds from the start of the process to the first right answer.")
+    engine: str | None = Field(None, description="What the product says that runs the version; unset for others.")
+    cold_start: float = Field(description="Seconds from the start of the process to the first answer, which is right.")
     resident: int = Field(description="Bytes after the load, shared ones counted in each process.")
     proportional: int = Field(description="Bytes after the load, shared ones counted once.")
     processes: int
@@ -94,12 +95,19 @@ class Results(BaseModel):
     precisions: dict[str, str] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict, description="Servers that were not timed, and why.")
     choices: list[Choice] = Field(default_factory=list)
+    starts: dict[str, list[float]] = Field(
+        default_factory=dict, description="Seconds to the first answer of further starts, by workload and server."
+    )
     samples: list[Sample] = Field(default_factory=list)
     parts: list[PartsSample] = Field(default_factory=list)
     scenarios: dict[str, dict[str, Any]] = Field(default_factory=dict, description="By name, as each reports itself.")
 
     def of(self, workload: str, server: str) -> list[Sample]:
         return [sample for sample in self.samples if (sample.workload, sample.server) == (workload, server)]
+
+    def cold_starts(self, workload: str, server: str) -> list[float]:
+        """Seconds of all starts."""
+        return [sample.cold_start for sample in self.of(workload, server)] + self.starts.get(f"{workload} {server}", [])
 
     def median_parts(self, workload: str) -> Parts | None:
         """The medians over the rounds of what the parts take."""

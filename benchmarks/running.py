@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from benchmarks.workloads import Workload
 
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
+_ANSWER_SECONDS = 60.0
 
 
 class NotStarted(Exception):
@@ -49,19 +51,29 @@ class Running:
         return self.server.media_type or self.workload.media_type
 
     def ask(self, data: bytes) -> answers.Probabilities:
-        """The answer to one image. While some of the server's processes still start it may take some asking."""
-        deadline = time.perf_counter() + _START_SECONDS
-        while True:
-            status, body = self._post(self.server.path, self.media_type, self.server.encode(data))
-            if status != 503 or time.perf_counter() > deadline:
-                break
-            time.sleep(_POLL_SECONDS)
+        """The answer to one image."""
+        status, body = self._post(self.server.path, self.media_type, self.server.encode(data))
         if status != 200:
             raise WrongAnswers(f"status {status}: {body[:300].decode(errors='replace')}")
         return self.server.read(body)[0]
 
+    def wait(self) -> None:
+        """Wait until all of its processes are at work, if it tells.
+
+        Raises:
+            NotStarted: they never are.
+        """
+        if self.server.ready_path is None:
+            return
+        deadline = time.perf_counter() + _START_SECONDS
+        while self._request("GET", self.server.ready_path)[0] != 200:
+            if time.perf_counter() > deadline:
+                raise NotStarted(f"it is not ready after {_START_SECONDS:g} s more: {self.tree.said()}")
+            time.sleep(_POLL_SECONDS)
+
     def check(self) -> None:
-        """Raise WrongAnswers if it answers any image otherwise than TensorFlow does."""
+        """Wait for all of it, and raise WrongAnswers if it answers any image otherwise than TensorFlow does."""
+        self.wait()
         images = self.workload.images()
         problem = answers.difference(
             [self.ask(data) for data in images], self.workload.expected(), self.server.tolerance
@@ -78,6 +90,22 @@ class Running:
             raise WrongAnswers(f"{len(several)} answers to {IMAGES_IN_A_REQUEST} images")
         if problem := answers.difference(several, self.workload.expected(), self.server.tolerance):
             raise WrongAnswers(f"of many images, {problem}")
+
+    def engine(self) -> str | None:
+        """What the product says that runs the version, "openvino-bf16" say; None for other servers.
+
+        Raises:
+            WrongAnswers: it computes in another precision than was asked for.
+        """
+        if self.server.peer:
+            return None
+        status, body = self._request("GET", f"/api/v1/models/{self.workload.name}")
+        if status != 200:
+            raise WrongAnswers(f"status {status} for its model: {body[:300].decode(errors='replace')}")
+        found = str(json.loads(body)["runtime"])
+        if not found.endswith(self.server.precision):
+            raise WrongAnswers(f"{found} answers, and not an engine in {self.server.precision}")
+        return found
 
     def load(self, connections: int, seconds: float) -> wrk.Load:
         """Single images, in a closed loop."""
@@ -110,7 +138,10 @@ class Running:
         return files
 
     def _post(self, path: str, media_type: str, body: bytes) -> tuple[int, bytes]:
-        return post(self.port, path, media_type, body, seconds=60)
+        return request(self.port, "POST", path, media_type, body, seconds=_ANSWER_SECONDS)
+
+    def _request(self, method: str, path: str) -> tuple[int, bytes]:
+        return request(self.port, method, path, None, None, seconds=_ANSWER_SECONDS)
 
 
 @contextmanager
@@ -131,7 +162,7 @@ def running(server: Server, workload: Workload, setting: Setting) -> Iterator[Ru
         last = "no answer"
         while True:
             try:
-                status, answer = post(port, server.path, media_type, body, seconds=30)
+                status, answer = request(port, "POST", server.path, media_type, body, seconds=_ANSWER_SECONDS)
             except (OSError, http.client.HTTPException) as error:
                 last = str(error) or type(error).__name__
             else:
@@ -146,11 +177,13 @@ def running(server: Server, workload: Workload, setting: Setting) -> Iterator[Ru
         yield Running(server, workload, tree, port, time.perf_counter() - tree.started)
 
 
-def post(port: int, path: str, media_type: str, body: bytes, *, seconds: float) -> tuple[int, bytes]:
+def request(
+    port: int, method: str, path: str, media_type: str | None, body: bytes | None, *, seconds: float
+) -> tuple[int, bytes]:
     """One request on a connection of its own: status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
-        connection.request("POST", path, body, {"Content-Type": media_type})
+        connection.request(method, path, body, {"Content-Type": media_type} if media_type else {})
         response = connection.getresponse()
         return response.status, response.read()
     finally:

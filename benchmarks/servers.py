@@ -50,6 +50,8 @@ class Server:
     read: Read = read_predictions
     # Where it takes several images in a multipart form; None: it does not.
     many_path: str | None = None
+    # What answers 200 once all of its processes are at work; None: nothing does.
+    ready_path: str | None = None
     precision: str = "f32"
 
     @property
@@ -126,6 +128,7 @@ def _product_server(workers: str, precision: str) -> Server:
         peer=False,
         path="/api/v1/predict",
         many_path="/api/v1/predict",
+        ready_path="/health/ready",
         precision=precision,
     )
 
