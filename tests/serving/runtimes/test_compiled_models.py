@@ -73,6 +73,10 @@ def test_a_damaged_file_is_compiled_anew(
         cache.store(file.stem, b"something else")
     else:
         file.write_bytes({"truncated": sound[:-9], "changed": sound[:-1] + b"\xff\xfe", "empty": b""}[damage])
+        damaged = file.read_bytes()
+        assert cache.load(file.stem) is None
+        assert not file.exists()
+        file.write_bytes(damaged)
     np.testing.assert_array_equal(answer(saved_models / "plain", stored(), cache), first)
     np.testing.assert_array_equal(answer(tmp_path / "nowhere", stored(), cache), first)
 
