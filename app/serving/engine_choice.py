@@ -44,19 +44,26 @@ class Opening:
     def load(self, load: RuntimeLoader) -> Runtime:
         return load(self.folder, self.manifest, lanes=self.lanes, threads=self.threads)
 
-    def check(self, runtime: Runtime, candidate: Candidate) -> None:
-        """Replay the golden examples, which also warms the engine up; closes it where they fail."""
+    def check(self, runtime: Runtime, candidate: Candidate) -> float:
+        """Replay the golden examples, which also warms the engine up; closes it where they fail.
+
+        Returns the seconds that an image took.
+        """
+        begin = time.perf_counter()
         try:
             check_answers(runtime, self.manifest, self.expected, precision=candidate.precision)
         except BaseException:
             runtime.close()
             raise
+        return (time.perf_counter() - begin) / (1 + len(self.expected.images))
 
 
 @dataclass(frozen=True)
 class _Opened:
     candidate: Candidate
     runtime: Runtime
+    seconds: float
+    """Of an image, while the golden examples were replayed."""
 
 
 class EngineChoice:
@@ -206,13 +213,13 @@ class EngineChoice:
                         unread.append(refusal)
                         continue
                     try:
-                        opening.check(runtime, candidate)
+                        seconds = opening.check(runtime, candidate)
                     except VersionRefused as refusal:
                         _log.warning("%s: %s does not do: %s", opening.folder, candidate.name, refusal)
                         wrong.append(refusal)
                         continue
                     closing.callback(runtime.close)
-                    opened.append(_Opened(candidate, runtime))
+                    opened.append(_Opened(candidate, runtime, seconds))
                 closing.pop_all()
             if opened or wrong:
                 for reason in unread:
@@ -224,15 +231,13 @@ class EngineChoice:
         raise VersionRefused(" ".join(map(str, unread))) from unread[0]
 
     def _take_first(self, opening: Opening) -> tuple[Runtime, Tuning]:
-        begin = time.perf_counter()
         first = self._open_all(opening)[0]
-        seconds = (time.perf_counter() - begin) / (1 + len(opening.expected.images))
         tuning = Tuning(
             engine=first.runtime.name,
             precision=first.candidate.precision,
             best_batch=self._max_batch,
-            seconds_per_image=seconds,
-            lone_seconds=seconds,
+            seconds_per_image=first.seconds,
+            lone_seconds=first.seconds,
             decode_seconds=opening.decode_seconds,
         )
         return first.runtime, tuning

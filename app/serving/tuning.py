@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 import numpy as np
 
@@ -21,6 +22,9 @@ _LONGEST_CALL = 0.025
 # warm-up of each size of a batch; the least time of all rounds counts.
 _LEAST_ROUNDS, _MOST_ROUNDS = 2, 12
 _BUDGET = 0.15
+# Pairs of calls that compare a lane with all threads, each call after a pause.
+_LEAST_PAIRS, _MOST_PAIRS = 5, 25
+_PAUSE = 0.002
 # A smaller batch that gives nearly as many images a second is better: its images wait less for each other.
 _AS_GOOD = 1.03
 
@@ -88,15 +92,21 @@ def fastest(speeds: Mapping[str, Speed]) -> str:
 
 
 def compare_alone(narrow: Runtime, wide: Runtime, image: UInt8Array) -> tuple[float, float]:
-    """Seconds that one image, uint8 [1, height, width, channels], takes on a lane of `narrow`, and alone on `wide`."""
-    lane = alone = float("inf")
+    """Seconds that one image, uint8 [1, height, width, channels], takes on a lane of `narrow`, and alone on `wide`.
+
+    Lone requests come after a pause, in which an engine's threads have gone to sleep: waking them can cost more than
+    they gain. So there is one before each call here, and the median counts.
+    """
+    lane: list[float] = []
+    alone: list[float] = []
     begin = time.perf_counter()
-    for finished in range(1, 8 * _MOST_ROUNDS):
-        lane = min(lane, _seconds(narrow, image))
-        alone = min(alone, _time(lambda: wide.predict(image, alone=True)))
-        if finished >= _LEAST_ROUNDS and time.perf_counter() - begin > _BUDGET / 3:
+    for finished in range(1, _MOST_PAIRS + 1):
+        for runtime, seconds in ((narrow, lane), (wide, alone)):
+            time.sleep(_PAUSE)
+            seconds.append(_seconds(runtime, image, alone=True))
+        if finished >= _LEAST_PAIRS and time.perf_counter() - begin > _BUDGET:
             break
-    return lane, alone
+    return median(lane), median(alone)
 
 
 def _speed(seconds: Mapping[int, float]) -> Speed:
@@ -106,11 +116,7 @@ def _speed(seconds: Mapping[int, float]) -> Speed:
     return Speed(size, seconds[size] / size, seconds[1])
 
 
-def _seconds(runtime: Runtime, batch: UInt8Array) -> float:
-    return _time(lambda: runtime.predict(batch))
-
-
-def _time(call: Callable[[], object]) -> float:
+def _seconds(runtime: Runtime, batch: UInt8Array, *, alone: bool = False) -> float:
     begin = time.perf_counter()
-    call()
+    runtime.predict(batch, alone=alone)
     return time.perf_counter() - begin

@@ -40,6 +40,9 @@ class Workshop:
         self.loaded: list[str] = []
         self.open: list[str] = []
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
     def candidate(self, name: str, *, wide: bool = False, **traits: Any) -> Candidate:
         """Its `seconds` are of an image, and `call` of a call besides; `alone`: of one image on all threads; `refusal`:
         why it cannot read the graph; `wrong`: answers otherwise than the trainer; `broken`: fails from the third call.
@@ -86,7 +89,8 @@ class _Timed(FakeRuntime):
 @pytest.fixture
 def workshop(monkeypatch: pytest.MonkeyPatch) -> Workshop:
     workshop = Workshop()
-    monkeypatch.setattr(tuning_module, "time", SimpleNamespace(perf_counter=lambda: workshop.now))
+    clock = SimpleNamespace(perf_counter=lambda: workshop.now, sleep=workshop.sleep)
+    monkeypatch.setattr(tuning_module, "time", clock)
     return workshop
 
 
