@@ -30,12 +30,13 @@ RUN /opt/backend/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel
 # pip leaves in the same step, since nothing installs anything at run time.
 FROM build AS build-serve
 COPY requirements/serve.txt requirements/
-# OpenVINO's plugins for GPUs and NPUs, and the kernels that it keeps for them, are of no use without drivers, which
-# neither image has.
+# OpenVINO's plugins for GPUs and NPUs, the kernels that it keeps for them, and LiteRT's counterparts are of no use
+# without drivers, which neither image has.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     /opt/fovea/bin/pip install --require-hashes -r requirements/serve.txt \
     && cd /opt/fovea/lib/python3*/site-packages/openvino/libs \
-    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json
+    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json \
+    && cd ../../ai_edge_litert && rm -rf libLiteRtWebGpuAccelerator.so aot tools vendors
 RUN /opt/fovea/bin/pip install --no-deps --no-index /wheel/*.whl \
     && /opt/fovea/bin/pip uninstall --yes pip
 
@@ -44,7 +45,8 @@ COPY requirements/train.txt requirements/
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     /opt/fovea/bin/pip install --require-hashes -r requirements/train.txt \
     && cd /opt/fovea/lib/python3*/site-packages/openvino/libs \
-    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json
+    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json \
+    && cd ../../ai_edge_litert && rm -rf libLiteRtWebGpuAccelerator.so aot tools vendors
 RUN /opt/fovea/bin/pip install --no-deps --no-index /wheel/*.whl \
     && /opt/fovea/bin/pip uninstall --yes pip
 

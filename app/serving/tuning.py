@@ -20,7 +20,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 _LONGEST_CALL = 0.025
 # Rounds go over all engines and batches in turn, so that what else the machine does meets all alike. The first is the
 # warm-up of each size of a batch; the least time of all rounds counts.
-_LEAST_ROUNDS, _MOST_ROUNDS = 2, 12
+_LEAST_ROUNDS, _MOST_ROUNDS = 3, 12
 _BUDGET = 0.15
 # Pairs of calls that compare a lane with all threads, each call after a pause.
 _LEAST_PAIRS, _MOST_PAIRS = 5, 25
