@@ -174,7 +174,7 @@ def assemble(services: Services) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     settings = services.settings
-    await asyncio.to_thread(_clean, services)
+    await asyncio.to_thread(_tidy, services)
     async with AsyncExitStack() as stack:
         stack.callback(services.pools.close)
         # At the very end too: other processes answer for what this one counted.
@@ -241,8 +241,11 @@ async def _end(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _clean(services: Services) -> None:
-    """Remove what processes left that died; never what the living hold."""
+def _tidy(services: Services) -> None:
+    """Make the workspace, and remove what processes left that died; never what the living hold."""
+    # Where it cannot be made, whatever needs it says so in its own words.
+    with suppress(OSError):
+        services.settings.workspace.mkdir(parents=True, exist_ok=True)
     services.registry.clean()
     services.datasets.clean()
     datasets.clean_uploads(services.settings.workspace)
