@@ -43,7 +43,7 @@ def photo(seed: int) -> bytes:
         luma += deviation * _smooth(random, columns, rows)
     # Colour changes slower than brightness does.
     chroma = np.stack([30 * _smooth(random, 6, 4) + 12 * _smooth(random, 24, 18) for _ in range(3)], axis=-1)
-    pixels = random.uniform(90, 160) + random.uniform(0.5, 1.2) * luma[..., None] + chroma
+    pixels = random.uniform(60, 195, 3) + random.uniform(0.5, 1.2) * luma[..., None] + chroma
     return _encode(pixels + _GRAIN * random.normal(size=(height, width, 1)), "JPEG")
 
 

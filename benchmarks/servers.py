@@ -19,8 +19,9 @@ from benchmarks.places import ENVIRONMENTS, REPOSITORY
 from benchmarks.workloads import Workload
 
 _F32_TOLERANCE = 1e-4
-# bf16 keeps 8 bits of a number; through some fifty layers that leaves about two digits of a probability.
-_BF16_TOLERANCE = 3e-2
+# bf16 keeps 8 bits of a number. Through fifty layers of random weights, which nobody trained to bear it, up to 0.04
+# of a probability is lost; the product itself refuses a version from 0.05 on.
+_BF16_TOLERANCE = 5e-2
 
 
 @dataclass(frozen=True)
