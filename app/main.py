@@ -271,18 +271,18 @@ def _serve_here(settings: Settings, listener: socket.socket, crew: Crew | None =
 
     async def announce() -> None:
         await services.lifecycle.loaded.wait()
-        _tend_garbage()
         if not announces:
             return
         await services.crew.wait()
         sys.stdout.write(await asyncio.to_thread(banner.banner, services, address, url) + "\n")
         sys.stdout.flush()
 
+    _tend_garbage()
     server.run(app, listener, announce)
 
 
 def _tend_garbage() -> None:
-    """Have the garbage collector look less often, and not at what will be there to the end anyway.
+    """Have the garbage collector look less often, and not at what is there before any model: it stays to the end.
 
     A request makes a few hundred objects and no cycles to speak of; with Python's own settings, made for programs
     that do, the collector takes a twentieth of the time of a service with a small model.

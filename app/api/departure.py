@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import TracebackType
 from typing import Any
 
 from starlette.types import Receive
 
 from app.api.errors import ClientGone
-from app.errors import RequestTimeout
+from app.errors import DeadlineExceeded, RequestTimeout
 
 # Looking costs more than a small request does as a whole, and most are answered sooner.
 _PATIENCE_SECONDS = 0.05
@@ -20,17 +21,32 @@ class Departure:
 
     Its block is cancelled, and ends with
 
-    - RequestTimeout, when `body_came` was not called within the time for the body;
+    - RequestTimeout, when `body_came` was not called within the time for the body; or DeadlineExceeded, when it was
+      not by the request's deadline;
     - ClientGone, when the client closes the connection after that. (Before, reading the body says so.)
     """
 
-    __slots__ = ("_body_seconds", "_ending", "_loop", "_receive", "_slow", "_task", "_timer", "_waiting", "_watch")
+    __slots__ = (
+        "_body_seconds",
+        "_deadline",
+        "_ending",
+        "_loop",
+        "_receive",
+        "_slow",
+        "_task",
+        "_timer",
+        "_waiting",
+        "_watch",
+    )
 
-    def __init__(self, receive: Receive, body_seconds: float) -> None:
+    def __init__(self, receive: Receive, body_seconds: float, deadline: float) -> None:
+        """`deadline` by `time.monotonic`."""
         self._receive = receive
         self._body_seconds = body_seconds
+        self._deadline = deadline
         self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        # With the loop at hand it need not be asked for again.
+        self._task: asyncio.Task[Any] | None = asyncio.current_task(self._loop)
         self._waiting = False  # for the answer; the body has come
         self._slow = False  # the body has not come within the patience
         self._watch: asyncio.Task[None] | None = None
@@ -38,7 +54,9 @@ class Departure:
 
     def __enter__(self) -> Departure:
         # One timer for both: most requests end before it does anything.
-        self._timer = self._loop.call_later(_PATIENCE_SECONDS, self._begin)
+        self._timer = self._loop.call_later(
+            min(_PATIENCE_SECONDS, self._deadline - time.monotonic(), self._body_seconds), self._begin
+        )
         return self
 
     def body_came(self) -> None:
@@ -65,10 +83,12 @@ class Departure:
             self._watch = self._loop.create_task(self._listen())
         else:
             self._slow = True
-            self._timer = self._loop.call_later(self._body_seconds - _PATIENCE_SECONDS, self._give_up)
-
-    def _give_up(self) -> None:
-        self._end(RequestTimeout(f"The body was not complete after {self._body_seconds:g} s."))
+            left = self._deadline - time.monotonic()
+            if left < self._body_seconds:
+                late: Exception = DeadlineExceeded("The body was not complete by the request's deadline.")
+            else:
+                late = RequestTimeout(f"The body was not complete after {self._body_seconds:g} s.")
+            self._timer = self._loop.call_later(min(left, self._body_seconds - _PATIENCE_SECONDS), self._end, late)
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -6,6 +6,7 @@ stack trace, and the trace goes to the log under the same id.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import secrets
@@ -36,6 +37,9 @@ class Observation:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._metrics: Metrics = services.metrics
+        # Unique, as an id has to be; asking the system for each costs as much as finding the route.
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count()
         self._logged_from = _LOGGED_FROM[services.settings.access_log]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +48,7 @@ class Observation:
             await self._app(scope, receive, send)
             return
         begin = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id = _offered_id(scope) or f"{self._prefix}{next(self._numbers):08x}"
         scope["fovea.request_id"] = request_id
         status = 0
 
@@ -95,10 +99,10 @@ def route_template(scope: Scope) -> str | None:
     return template
 
 
-def _request_id(scope: Scope) -> str:
+def _offered_id(scope: Scope) -> str | None:
     """The client's own id, if it is short and harmless, so that one id follows a request through all services."""
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             offered = value.decode("latin-1")
-            return offered if _ACCEPTABLE_ID.fullmatch(offered) else secrets.token_hex(8)
-    return secrets.token_hex(8)
+            return offered if _ACCEPTABLE_ID.fullmatch(offered) else None
+    return None

@@ -72,10 +72,10 @@ class Predict:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_query(scope)
         deadline = parse_deadline(headers.get(TIMEOUT), settings)
-        services.classifier.check_admission(deadline=deadline)
+        services.classifier.check_admission(model=query.model, version=query.version, deadline=deadline)
         admitted = time.perf_counter()
         stages: list[Stage] | None = scope.get("fovea.stages")
-        with services.bodies.hold() as take, Departure(receive, settings.body_timeout) as departure:
+        with services.bodies.hold() as take, Departure(receive, settings.body_timeout, deadline) as departure:
             files = await read_images(receive, headers, settings, take)
             departure.body_came()
             read = time.perf_counter()

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -27,6 +27,7 @@ import numpy.typing as npt
 from app.errors import FoveaError, ImageTooLarge, InferenceFailed, InvalidImage
 from app.metrics import Metrics
 from app.preprocessing import Float32Array, UInt8Array, to_array
+from app.serving.pace import Pace
 from app.serving.ticket import Result, Ticket
 from app.serving.turns import Turns, Work
 from app.serving.versions import LoadedVersion
@@ -42,9 +43,9 @@ _SMALL_PIXELS = 128 * 128
 _SMALL_SECONDS = 0.001
 _SLICE_SECONDS = 0.0015
 
-# Decoding that takes longer is not waited for by what is decoded already: a small picture does not wait for the
-# large ones of others.
-_PATIENCE = 0.005
+# What is decoded by then is classified, and the rest waits for another turn: a small picture waits for one large
+# picture at most, and not for all of a request.
+_PATIENCE_SECONDS = 0.005
 
 
 class Engine:
@@ -67,14 +68,15 @@ class Engine:
         self._max_batch = max_batch
         self._max_pixels = max_pixels
         self._metrics = metrics
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._turns = Turns(lanes)
         tuning = loaded.tuning
         self._small = tuning.lone_seconds <= _SMALL_SECONDS
-        self._slice = min(max_batch, max(1, int(_SLICE_SECONDS / max(tuning.seconds_per_image, 1e-6))))
-        self._here: deque[Ticket] = deque()
+        seconds = max(tuning.decode_seconds + tuning.seconds_per_image, 1e-6)
+        self._slice = min(max_batch, max(1, int(_SLICE_SECONDS / seconds)))
+        self._here: deque[Work] = deque()
         """Calls of one small image, to be answered on the event loop."""
-        self._inside = 0
+        self._pace = Pace(saturated=2 * lanes)
         self._users = 0
         self._closing = False
         self._closed = asyncio.Event()
@@ -108,19 +110,26 @@ class Engine:
             DeadlineExceeded: the ticket's deadline passed before.
             FoveaError: the ticket was failed with it.
         """
-        images = len(ticket.images)
-        self._inside += images
+        small = self._small and ticket.count == 1 and len(ticket.image(0) or b"") <= _SMALL_BYTES
+        answered = False
+        self._pace.come(ticket.count)
         try:
-            if self._small and images == 1 and len(ticket.images[0]) <= _SMALL_BYTES:
-                self._here.append(ticket)
+            if small:
+                self._here.append((ticket, 0))
                 if len(self._here) == 1:
                     # Not at once: what else has come in this turn of the loop shall be in the same micro-batch.
-                    self._loop.call_soon(self._run_here)
+                    self.loop.call_soon(self._run_here)
             else:
                 self._turns.put(ticket)
-            return await ticket.results()
+            results = await ticket.results()
+            answered = True
+            return results
         finally:
-            self._inside -= images
+            self._pace.go(ticket.count, answered=answered)
+
+    def wait(self, images: int = 0) -> float | None:
+        """Seconds until what waits, and so many images more, will have been answered; None if that cannot be told."""
+        return self._pace.wait(images)
 
     def retire(self, *, at_once: bool = False) -> None:
         """Close when nobody uses it any more, perhaps now; `at_once`: after the batches that run."""
@@ -145,16 +154,18 @@ class Engine:
     def _run_here(self) -> None:
         """Answer small images on the event loop: a slice, then others have their turn."""
         waiting = self._here
-        work: list[Work] = []
-        while waiting and len(work) < self._slice:
-            work.append((waiting.popleft(), 0))
-        self._run(work, here=True)
+        work = [waiting.popleft() for _ in range(min(len(waiting), self._slice))]
+        outcomes, rest = self._run(work, here=True)
+        _settle(outcomes)
+        waiting.extendleft(reversed(rest))
         if waiting:
-            self._loop.call_soon(self._run_here)
+            self.loop.call_soon(self._run_here)
 
     def _lane(self) -> None:
         while work := self._turns.take(self._max_batch):
-            self._run(work)
+            outcomes, rest = self._run(work)
+            self._turns.give_back(rest)
+            self._call(_settle, outcomes)
         with self._lock:
             self._working -= 1
             last = self._working == 0
@@ -166,26 +177,37 @@ class Engine:
                 _log.exception("closing the engine of %s failed", self._title)
             self._call(self._closed.set)
 
-    def _run(self, work: list[Work], *, here: bool = False) -> None:
-        """Decode a micro-batch and classify it; in several calls of the runtime where decoding takes long.
+    def _run(self, work: list[Work], *, here: bool = False) -> tuple[list[Outcome], list[Work]]:
+        """Decode a micro-batch and classify it, on a lane, or, `here`, on the event loop.
 
-        On a lane, or, `here`, on the event loop: then images that are larger than they looked go to a lane.
+        Returns what came of it, and what was not begun since decoding took long.
         """
-        hand_over = _settle if here else self._settle_there
+        try:
+            return self._work(work, here=here)
+        # Whatever it is (no memory, say): nobody shall wait for ever, and the lane shall go on.
+        except Exception:
+            _log.exception("answering a micro-batch of %s failed", self._title)
+            error = InferenceFailed(f"Answering with {self._title} failed in a way that is not foreseen.")
+            return [(ticket, index, error) for ticket, index in work], []
+
+    def _work(self, work: list[Work], *, here: bool) -> tuple[list[Outcome], list[Work]]:
+        arrays = np.empty((len(work), *self.loaded.manifest.preprocessing.shape), np.uint8)
         max_pixels = min(_SMALL_PIXELS, self._max_pixels) if here else self._max_pixels
-        shape = self.loaded.manifest.preprocessing.shape
-        arrays = np.empty((len(work), *shape), np.uint8)
+        patience = _SLICE_SECONDS if here else _PATIENCE_SECONDS
         ready: list[Work] = []
         waits: list[float] = []
         outcomes: list[Outcome] = []
         begun = now = time.perf_counter()
-        for number, (ticket, index) in enumerate(work):
+        taken = 0
+        for ticket, index in work:
+            if taken and now - begun > patience:
+                break
+            taken += 1
             result = self._decode(ticket, index, now, max_pixels)
             took, now = -now, time.perf_counter()
             took += now
             if here and isinstance(result, ImageTooLarge):
-                ticket.restart()
-                self._turns.put(ticket)
+                self._turns.put(ticket)  # it is larger than it looked
             elif isinstance(result, FoveaError):
                 self._metrics.rejected(result.code)
                 outcomes.append((ticket, index, result))
@@ -193,21 +215,15 @@ class Engine:
                 arrays[len(ready)] = result
                 ready.append((ticket, index))
                 waits.append(ticket.since + took)
-            if ready and now - begun > _PATIENCE and number + 1 < len(work):
-                hand_over(outcomes + self._infer(arrays, ready, waits))
-                ready, waits, outcomes = [], [], []
-                begun = now = time.perf_counter()
-        if ready:
-            outcomes += self._infer(arrays, ready, waits)
-        if outcomes:
-            hand_over(outcomes)
+        return outcomes + self._infer(arrays, ready, waits), work[taken:]
 
     def _decode(self, ticket: Ticket, index: int, now: float, max_pixels: int) -> UInt8Array | FoveaError | None:
         """The array of one image, or its error; None if nobody waits for it."""
-        if ticket.over or ticket.expired(time.monotonic()):
+        data = ticket.image(index)
+        if data is None or ticket.expired(time.monotonic()):
             return None
         try:
-            array = to_array(ticket.images[index], self.loaded.manifest.preprocessing, max_pixels=max_pixels)
+            array = to_array(data, self.loaded.manifest.preprocessing, max_pixels=max_pixels)
         except FoveaError as error:
             return error
         except Exception:
@@ -246,7 +262,7 @@ class Engine:
     def _predict(self, batch: UInt8Array) -> Sequence[Result]:
         begin = time.perf_counter()
         # A plain read of another thread's number: if it is just changing, either answer will do.
-        rows = self.loaded.runtime.predict(batch, alone=self._inside == len(batch) == 1)
+        rows = self.loaded.runtime.predict(batch, alone=self._pace.inside == len(batch) == 1)
         self._metrics.stage("inference", time.perf_counter() - begin)
         self._metrics.batch(self.loaded.model, len(batch))
         if rows.shape != (len(batch), len(self.loaded.manifest.labels)):
@@ -266,16 +282,14 @@ class Engine:
 
     def _count(self, rows: Float32Array) -> None:
         loaded = self.loaded
-        for index, images in Counter(rows.argmax(axis=1).tolist()).items():
-            self._metrics.predicted(loaded.model, loaded.version, loaded.manifest.labels[index], images)
-
-    def _settle_there(self, outcomes: list[Outcome]) -> None:
-        self._call(_settle, outcomes)
+        labels = loaded.manifest.labels
+        for index in rows.argmax(axis=1).tolist():
+            self._metrics.predicted(loaded.model, loaded.version, labels[index])
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         """Have the event loop call a function."""
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self.loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             _log.debug("the event loop has ended; nobody waits for the answers of %s", self._title)
 

@@ -61,6 +61,8 @@ class Catalogue:
         self._trouble: str | None = None
         self._choices = 0
         """How many models had a version in production at the last look."""
+        self._only: str | None = None
+        """One of those."""
         self._gone: set[str] = set()
         """Models that answer although they are no longer in the store."""
         self.started = False
@@ -113,6 +115,17 @@ class Catalogue:
         raise VersionNotFound(
             f"Model {model.name} has no version in production. Promote one, or ask for one by its number: {versions}."
         )
+
+    def present(self, name: str | None, version: int | None) -> Engine | None:
+        """The engine for a request if it is loaded; arguments as of `engine`, which says what is wrong if it is not."""
+        if name is None:
+            name = self._settings.default_model or (self._only if self._choices == 1 else None)
+        model = self._models.get(name) if name is not None else None
+        if model is None or model.engine is None:
+            return None
+        if version is None or model.engine.loaded.version == version:
+            return model.engine
+        return self._shelf.spare(model.name, version)
 
     async def check(self, name: str, version: int) -> None:
         """Verify a version's files, load it unless it is loaded, and replay its golden examples."""
@@ -218,6 +231,7 @@ class Catalogue:
                 ", ".join(names),
             )
         self._choices = len(names)
+        self._only = names[0] if names else None
 
     def _notice_gone(self, present: Collection[str]) -> None:
         """Warn, once, of each model that answers although it is no longer in the store."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.cores import available_cores
 from app.errors import DeadlineExceeded, FoveaError, InvalidRequest, NotReady
 from app.metrics import Metrics
 from app.preprocessing import Float32Array
 from app.serving.admission import Admission
+from app.serving.batching import Engine
 from app.serving.catalogue import Catalogue
 from app.serving.engine_choice import EngineChoice
 from app.serving.runtimes.base import RuntimeLoader
@@ -20,6 +22,11 @@ from app.serving.status import Status
 from app.serving.ticket import Stage, Ticket
 from app.settings import Settings
 from app.store.registry import Registry
+
+# What a client may be told to wait, in seconds; and what it is told when nothing is known.
+_SHORTEST_WAIT, _UNKNOWN_WAIT, _LONGEST_WAIT = 0.1, 1.0, 60.0
+# Who would be answered later than after this part of the time that is left is turned away: the wait is an estimate.
+_PUNCTUALITY = 0.8
 
 _STOPPING = "The service is not running: it is starting or shutting down."
 
@@ -50,8 +57,7 @@ class Classifier:
         )
         self._shelf = Shelf(registry, settings, metrics, choice)
         self._catalogue = Catalogue(registry, settings, metrics, self._shelf)
-        lanes = settings.lanes or available_cores()
-        self._admission = Admission(settings.max_queue, metrics, saturated=2 * lanes)
+        self._admission = Admission(settings.max_queue, metrics, self.retry_after)
         self._running = False
         self._tickets: set[Ticket] = set()
 
@@ -86,13 +92,27 @@ class Classifier:
         """What is served, and why what is not is not."""
         return self._catalogue.status()
 
-    def check_admission(self, *, deadline: float = math.inf) -> None:
-        """Whether a request would be let in now; to be asked before its body is read.
+    def retry_after(self) -> float:
+        """Seconds in which what waits now will have been answered, as far as that can be told."""
+        waits = [wait for engine in self._shelf.engines if (wait := engine.wait()) is not None]
+        return min(max(sum(waits), _SHORTEST_WAIT), _LONGEST_WAIT) if waits else _UNKNOWN_WAIT
+
+    def check_admission(
+        self,
+        *,
+        model: str | None = None,
+        version: int | Literal["production"] | None = None,
+        deadline: float = math.inf,
+    ) -> None:
+        """Whether a request of one image would be let in now; to be asked before its body is read.
 
         Raises:
             Overloaded: the queue is full, or so long that the answer would come after `deadline`.
         """
-        self._admission.check(deadline=deadline)
+        self._admission.check()
+        engine = self._catalogue.present(model, None if version == "production" else version)
+        if engine is not None:
+            self._check_wait(engine, 1, deadline)
 
     async def classify(
         self,
@@ -126,21 +146,26 @@ class Classifier:
         """
         if not images:
             raise InvalidRequest("The request holds no image; at least one is needed.")
+        wanted = None if version == "production" else version
         # Before all else, so that what waits for a version to load is bounded too.
-        with self._admission.enter(len(images), deadline=deadline):
-            engine = await self._catalogue.engine(model, None if version == "production" else version)
-            if not self._running:
-                raise NotReady(_STOPPING)
-            ticket = Ticket(images, deadline=deadline, stages=stages)
-            self._tickets.add(ticket)
+        with self._admission.enter(len(images)):
             try:
-                with engine:
-                    results = await engine.classify(ticket)
+                engine = self._catalogue.present(model, wanted)
+                if engine is None:
+                    engine = await self._loaded(model, wanted, deadline)
+                if not self._running:
+                    raise NotReady(_STOPPING)
+                self._check_wait(engine, len(images), deadline)
+                ticket = Ticket(images, loop=engine.loop, deadline=deadline, stages=stages)
+                self._tickets.add(ticket)
+                try:
+                    with engine:
+                        results = await engine.classify(ticket)
+                finally:
+                    self._tickets.discard(ticket)
             except DeadlineExceeded as error:
                 self._metrics.rejected(error.code, len(images))
                 raise
-            finally:
-                self._tickets.discard(ticket)
         loaded = engine.loaded
         return Answer(loaded.model, loaded.version, loaded.manifest.labels, results)
 
@@ -165,3 +190,23 @@ class Classifier:
             VersionRefused: with the reason; what answered before goes on answering.
         """
         await self._catalogue.refresh(model)
+
+    async def _loaded(self, model: str | None, version: int | None, deadline: float) -> Engine:
+        """The engine for a request, which may have to be loaded first; errors as of `classify`."""
+        if deadline == math.inf:
+            return await self._catalogue.engine(model, version)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._catalogue.engine(model, version)
+        except TimeoutError:
+            raise DeadlineExceeded("The version was not loaded by the request's deadline; try again.") from None
+
+    def _check_wait(self, engine: Engine, images: int, deadline: float) -> None:
+        """Raise Overloaded if an engine would answer so many images too late."""
+        if deadline == math.inf or (wait := engine.wait(images)) is None:
+            return
+        left = deadline - time.monotonic()
+        if wait > left * _PUNCTUALITY:
+            raise self._admission.refusal(
+                f"The answer would take some {wait:.1f} s, and the request allows {max(left, 0):.1f} s.", images
+            )

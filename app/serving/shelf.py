@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 from app.cores import available_cores
@@ -58,6 +58,11 @@ class Shelf:
         if engine is not None:
             self._spares.move_to_end((model, version))
         return engine
+
+    @property
+    def engines(self) -> Collection[Engine]:
+        """All that are open, those included that are on their way out."""
+        return self._open
 
     async def load(self, model: str, version: int) -> Engine:
         """The engine of a version, loaded if it is no spare. Callers that want the same one share the work.

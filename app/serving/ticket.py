@@ -19,46 +19,68 @@ Stage = tuple[str, float, float]
 class Ticket:
     """The images of one call, and the place where their answers gather.
 
-    Belongs to one event loop, but for `over`, `expired` and `begin`, which the lanes of an engine use.
+    Belongs to one event loop, but for `image`, `over`, `expired`, `waiting` and `begin`, which the lanes of an engine
+    use.
     """
 
-    __slots__ = ("_begun", "_done", "_open", "_results", "deadline", "images", "over", "since", "stages")
+    __slots__ = (
+        "_begun",
+        "_done",
+        "_images",
+        "_loop",
+        "_open",
+        "_results",
+        "count",
+        "deadline",
+        "over",
+        "since",
+        "stages",
+    )
 
     def __init__(
-        self, images: Sequence[bytes], *, deadline: float = math.inf, stages: list[Stage] | None = None
+        self,
+        images: Sequence[bytes],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float = math.inf,
+        stages: list[Stage] | None = None,
     ) -> None:
         """A call that begins now.
 
         Args:
             images: encoded files.
+            loop: the event loop that it belongs to, which is costly to ask for.
             deadline: by `time.monotonic`; what was not begun by then never is.
             stages: grows by what is done for the call, if it is there.
         """
-        self.images = images
+        self.count = len(images)
         self.deadline = deadline
         self.stages = stages
         self.since = time.perf_counter()
         self.over = False
         """Whether nobody waits for answers any more. Only ever goes from false to true."""
+        self._images: Sequence[bytes] | None = images
+        self._loop = loop
         self._begun = 0
-        self._results: list[Result | None] = [None] * len(images)
-        self._open = len(images)
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._results: list[Result | None] = [None] * self.count
+        self._open = self.count
+        self._done: asyncio.Future[None] = loop.create_future()
 
     @property
     def waiting(self) -> int:
         """Images that no lane has begun."""
-        return len(self.images) - self._begun
+        return self.count - self._begun
 
-    def begin(self, most: int) -> range:
+    def begin(self, most: int) -> list[tuple[Ticket, int]]:
         """Take the next images, at most so many. Only for the lane that took the ticket out of the queue."""
         first = self._begun
-        self._begun = min(first + most, len(self.images))
-        return range(first, self._begun)
+        self._begun = min(first + most, self.count)
+        return [(self, index) for index in range(first, self._begun)]
 
-    def restart(self) -> None:
-        """Have `begin` start over: nothing of what was begun came to an end."""
-        self._begun = 0
+    def image(self, index: int) -> bytes | None:
+        """The encoded image; None once the call is over."""
+        images = self._images
+        return None if images is None else images[index]
 
     def expired(self, now: float) -> bool:
         """Whether the deadline has passed at `now`, by `time.monotonic`."""
@@ -73,7 +95,7 @@ class Ticket:
 
     def fail(self, error: FoveaError) -> None:
         """End the whole call with an error."""
-        self.over = True
+        self._end()
         if not self._done.done():
             self._done.set_exception(error)
 
@@ -81,14 +103,19 @@ class Ticket:
         """Wait for all answers, in the order of the images. However it ends, the call is `over` then."""
         timer = None
         if self.deadline < math.inf:
-            timer = asyncio.get_running_loop().call_later(self.deadline - time.monotonic(), self._expire)
+            timer = self._loop.call_later(self.deadline - time.monotonic(), self._expire)
         try:
             await self._done
         finally:
-            self.over = True
+            self._end()
             if timer is not None:
                 timer.cancel()
         return cast(list[Result], self._results)
 
     def _expire(self) -> None:
         self.fail(DeadlineExceeded("There was no answer by the request's deadline; it was given up."))
+
+    def _end(self) -> None:
+        self.over = True
+        # The queue may hold the ticket for a while yet, and what it takes is no longer counted anywhere.
+        self._images = None

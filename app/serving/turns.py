@@ -20,11 +20,16 @@ class Turns:
         """`lanes`: how many take from it at a time."""
         self._lanes = lanes
         # Each call is in it at most once, so whoever takes it out has it to himself.
-        self._calls: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._calls: SimpleQueue[Ticket | _Rest | None] = SimpleQueue()
 
     def put(self, ticket: Ticket) -> None:
         """Add all images of a call."""
         self._calls.put(ticket)
+
+    def give_back(self, work: list[Work]) -> None:
+        """Put back what was taken and not begun; it waits behind those that are there."""
+        if work:
+            self._calls.put(_Rest(work))
 
     def close(self) -> None:
         """Have `take` return nothing from now on, in every lane."""
@@ -36,22 +41,40 @@ class Turns:
         Returns nothing only when the queue is closed.
         """
         taken: list[Work] = []
-        ticket = self._calls.get()
-        if self._lanes > 1 and ticket is not None:
-            limit = min(limit, -(-(ticket.waiting + self._calls.qsize()) // self._lanes))
-        while ticket is not None:
-            if not ticket.over:
+        call = self._calls.get()
+        if self._lanes > 1 and call is not None:
+            share = -(-(call.waiting + self._calls.qsize()) // self._lanes)
+            limit = max(1, min(limit, share))
+        while call is not None:
+            if not call.over:
                 # Alone in the queue, a call need not go round.
                 turn = 1 if self._calls.qsize() else limit - len(taken)
-                taken.extend([(ticket, index) for index in ticket.begin(turn)])
-                if ticket.waiting:
-                    self._calls.put(ticket)
+                taken.extend(call.begin(turn))
+                if call.waiting:
+                    self._calls.put(call)
             if len(taken) >= limit:
                 return taken
             try:
                 # Never wait with work in hand.
-                ticket = self._calls.get_nowait() if taken else self._calls.get()
+                call = self._calls.get_nowait() if taken else self._calls.get()
             except Empty:
                 return taken
         self._calls.put(None)  # for the other lanes, and for the next time
         return taken
+
+
+class _Rest:
+    """Images that a lane had taken, of any calls."""
+
+    over = False
+
+    def __init__(self, work: list[Work]) -> None:
+        self._work = work
+
+    @property
+    def waiting(self) -> int:
+        return len(self._work)
+
+    def begin(self, most: int) -> list[Work]:
+        begun, self._work = self._work[:most], self._work[most:]
+        return begun

@@ -45,14 +45,16 @@ class Workshop:
 
     def candidate(self, name: str, *, wide: bool = False, **traits: Any) -> Candidate:
         """Its `seconds` are of an image, and `call` of a call besides; `alone`: of one image on all threads; `refusal`:
-        why it cannot read the graph; `wrong`: answers otherwise than the trainer; `broken`: fails from the third call.
+        why it cannot read the graph; `wrong`: answers otherwise than the trainer; `broken`: fails from the third call;
+        `wide_traits`: what holds instead for the model on all threads.
         """
+        wide_traits = traits | traits.pop("wide_traits", {})
 
         def load(folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Runtime:
             return self._make(name, manifest, traits)
 
         def load_wide(folder: Path, manifest: Manifest, *, lanes: int, threads: int) -> Runtime:
-            return self._make(f"{name} wide", manifest, traits)
+            return self._make(f"{name} wide", manifest, wide_traits)
 
         return Candidate(name, load, load_wide if wide else None)
 
@@ -155,6 +157,20 @@ def test_a_second_model_for_lone_images_is_kept_only_where_it_is_clearly_faster(
     del workshop.loaded[:]
     choice.open(opening)
     assert workshop.loaded == (["engine wide"] if wide else ["engine"])
+
+
+@pytest.mark.parametrize(
+    "fault", [{"refusal": "No memory."}, {"wrong": True}, {"broken": True}], ids=lambda it: next(iter(it))
+)
+def test_a_second_model_that_fails_is_done_without(
+    workshop: Workshop, opening: Opening, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
+) -> None:
+    """The version is sound: it is served on the lanes alone, and nothing of the other is left open."""
+    engine = workshop.candidate("engine", wide=True, seconds=0.004, alone=0.001, wide_traits=fault)
+    runtime, tuning = choose([[engine]]).open(opening)
+    assert (runtime.name, workshop.open) == ("engine", ["engine"])
+    assert tuning.lone_seconds == pytest.approx(0.004)
+    assert "engine on all threads does not do" in caplog.text
 
 
 def test_one_lane_with_all_threads_has_no_second_model(workshop: Workshop, opening: Opening) -> None:
@@ -275,19 +291,20 @@ def test_a_chosen_engine_that_does_not_do_any_more_is_replaced(
     assert choose([[workshop.candidate("three")]], tmp_path / "engines").open(opening)[0].name == "three"
 
 
-@pytest.mark.parametrize("obstacle", ["a file", "no parent", "writable by all", "a link"])
+@pytest.mark.parametrize("obstacle", ["a file", "no parent", "writable by all", "parent writable by all", "a link"])
 def test_without_a_cache_folder_versions_are_timed_each_time(
     workshop: Workshop, opening: Opening, tmp_path: Path, obstacle: str
 ) -> None:
     """A cache that cannot be used, or that others could have written to, is no reason to fail."""
-    folder = tmp_path / "cache"
+    folder = tmp_path / "cache" / "engines"
+    folder.parent.mkdir()
     if obstacle == "a file":
         folder.write_text("")
     elif obstacle == "no parent":
         folder = tmp_path / "missing" / "cache" / "engines"
-    elif obstacle == "writable by all":
+    elif obstacle.endswith("writable by all"):
         choose([[workshop.candidate("one")]], folder).open(opening)
-        folder.chmod(0o777)
+        (folder.parent if obstacle.startswith("parent") else folder).chmod(0o777)
     else:
         (tmp_path / "elsewhere").mkdir()
         folder.symlink_to(tmp_path / "elsewhere")
@@ -297,6 +314,22 @@ def test_without_a_cache_folder_versions_are_timed_each_time(
         choice.open(opening)
         assert workshop.loaded == ["one", "two"]
     assert not (tmp_path / "missing").exists()
+
+
+def test_a_cache_in_a_folder_that_is_not_there_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It was asked for, and would silently not be had. Without the setting it comes with the workspace."""
+    EngineChoice.of(Settings(workspace=tmp_path / "workspace"))
+    EngineChoice.of(Settings(cache=tmp_path / "cache"))
+    assert caplog.text == ""
+    EngineChoice.of(Settings(cache=tmp_path / "missing" / "cache"))
+    assert f"there is no folder {tmp_path / 'missing'}" in caplog.text
+
+
+def test_the_cache_is_made_for_this_user_alone(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
+    """With the folder that it is in, whatever the umask."""
+    choose([[workshop.candidate("one")]], tmp_path / "cache" / "engines").open(opening)
+    for folder in (tmp_path / "cache", tmp_path / "cache" / "engines"):
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_workers_that_start_together_measure_once(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
@@ -317,6 +350,10 @@ HARMLESS: dict[str, Any] = {
     "metrics": {"accuracy": 0.9},
     "precisions": {"bf16": PrecisionCheck(accuracy=0.8995, images=1000, agreement=0.999, max_difference=0.02)},
 }
+HARMFUL: dict[str, Any] = {
+    "metrics": {"accuracy": 0.9},
+    "precisions": {"bf16": PrecisionCheck(accuracy=0.89, images=1000, agreement=0.98, max_difference=0.2)},
+}
 LITERT: dict[str, Any] = {"files": {"model.tflite": "0" * 64}}
 
 
@@ -328,6 +365,9 @@ LITERT: dict[str, Any] = {"files": {"model.tflite": "0" * 64}}
         ({}, HARMLESS | LITERT, [["openvino-f32", "openvino-bf16", "litert-f32"], ["tensorflow-f32"]]),
         ({"precision": "f32"}, HARMLESS, [["openvino-f32"], ["tensorflow-f32"]]),
         ({"precision": "bf16"}, LITERT, [["openvino-bf16"], ["openvino-f32"], ["tensorflow-f32"]]),
+        ({"precision": "bf16"}, HARMLESS, [["openvino-bf16"], ["openvino-f32"], ["tensorflow-f32"]]),
+        ({"precision": "bf16", "runtime": "openvino"}, HARMFUL, [["openvino-f32"]]),
+        ({}, HARMFUL, [["openvino-f32"], ["tensorflow-f32"]]),
         ({"runtime": "openvino"}, HARMLESS | LITERT, [["openvino-f32", "openvino-bf16"]]),
         ({"runtime": "litert"}, LITERT, [["litert-f32"]]),
         ({"runtime": "tensorflow"}, {}, [["tensorflow-f32"]]),
@@ -337,10 +377,20 @@ LITERT: dict[str, Any] = {"files": {"model.tflite": "0" * 64}}
 def test_which_engines_may_run_a_version(
     settings: dict[str, Any], changes: dict[str, Any], expected: list[list[str]]
 ) -> None:
-    """bf16 only where it was measured to be harmless or is asked for; LiteRT where the version carries its export;
+    """bf16 only where it was measured to be harmless, or is asked for and was not measured; LiteRT where the version carries its export;
     TensorFlow, which costs seconds, only where the others cannot.
     """
     assert names(candidates(Settings(**settings))(manifest("shapes", **changes))) == expected
+
+
+def test_the_log_says_why_bf16_that_was_asked_for_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    """With what was measured; where nothing was wrong it says nothing."""
+    allowed = candidates(Settings(precision="bf16"))
+    allowed(manifest("shapes", **HARMLESS))
+    assert caplog.text == ""
+    allowed(manifest("shapes", **HARMFUL))
+    assert "shapes is served in f32, although FOVEA_PRECISION is bf16" in caplog.text
+    assert "accuracy of 0.8900, with 98.00 % of them in the same class" in caplog.text
 
 
 def test_litert_is_no_candidate_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

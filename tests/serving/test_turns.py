@@ -11,12 +11,12 @@ from app.serving.turns import Turns, Work
 
 
 def call(name: bytes, images: int) -> Ticket:
-    return Ticket([name] * images)
+    return Ticket([name] * images, loop=asyncio.get_running_loop())
 
 
 def names(work: list[Work]) -> list[str]:
     """What was taken: the call's name and the image's position."""
-    return [f"{ticket.images[0].decode()}{index}" for ticket, index in work]
+    return [f"{(ticket.image(0) or b'?').decode()}{index}" for ticket, index in work]
 
 
 async def test_calls_take_turns_and_keep_their_own_order() -> None:
@@ -57,6 +57,28 @@ async def test_calls_that_are_over_are_never_taken() -> None:
     gone.fail(NotReady("gone"))
     assert names(turns.take(9)) == ["b0"]
     assert isinstance(await asyncio.gather(gone.results(), return_exceptions=True), list)
+
+
+async def test_what_is_given_back_has_another_turn() -> None:
+    """After the others that wait, and before none of its own call that is already taken."""
+    turns = Turns(1)
+    turns.put(call(b"a", 4))
+    work = turns.take(4)
+    turns.put(call(b"b", 1))
+    turns.give_back(work[1:])
+    turns.give_back([])
+    assert names(turns.take(1)) == ["b0"]
+    assert names(turns.take(9)) == ["a1", "a2", "a3"]
+
+
+async def test_a_call_that_is_over_holds_no_bytes() -> None:
+    """What it still takes in the queue is counted nowhere."""
+    turns = Turns(1)
+    gone = call(b"a", 2)
+    turns.put(gone)
+    gone.fail(NotReady("gone"))
+    assert gone.image(0) is None
+    assert isinstance((await asyncio.gather(gone.results(), return_exceptions=True))[0], NotReady)
 
 
 async def test_closing_sends_every_lane_home() -> None:
