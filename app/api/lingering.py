@@ -6,6 +6,10 @@ So the answer goes out whole, what still comes is read and dropped for a short w
 only then is the connection closed. Of a small body the rest is on its way already: it is
 dropped when it comes, and the connection stays open, since under overload new connections
 would cost more than the refusals.
+
+Not so of a client that asks before it sends (`Expect: 100-continue`): told no, it keeps its
+body, and what it sent next on the same connection would be taken for that body. So here too
+the connection is closed.
 """
 
 from __future__ import annotations
@@ -29,8 +33,8 @@ class Lingering:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; only errors of requests that have a large body are treated in this way."""
-        if scope["type"] != "http" or not _may_be_large(scope):
+        """Handle one request; only those of which the rest of the body is large, or may never come, are treated so."""
+        if scope["type"] != "http" or not _must_end(scope):
             await self._app(scope, receive, send)
             return
         complete = False
@@ -44,7 +48,7 @@ class Lingering:
 
         async def held(message: Message) -> None:
             nonlocal lingering
-            if message["type"] == "http.response.start" and message["status"] >= 400 and not complete:
+            if message["type"] == "http.response.start" and not complete:
                 lingering = True
                 headers = [header for header in message["headers"] if header[0] != b"connection"]
                 message = {**message, "headers": [*headers, (b"connection", b"close")]}
@@ -68,10 +72,16 @@ async def _drain(receive: Receive, complete: Callable[[], bool]) -> None:
         pass
 
 
-def _may_be_large(scope: Scope) -> bool:
+def _must_end(scope: Scope) -> bool:
+    """Whether the connection cannot go on if the body is not read."""
+    has_body = expects = False
     for name, value in scope["headers"]:
         if name == b"transfer-encoding":
             return True
         if name == b"content-length":
-            return not value.isdigit() or int(value) > _SMALL_BYTES
-    return False
+            if not value.isdigit() or int(value) > _SMALL_BYTES:
+                return True
+            has_body = int(value) > 0
+        elif name == b"expect":
+            expects = True
+    return has_body and expects

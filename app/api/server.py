@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
         self._announce = announce
         self._announcing: asyncio.Future[None] | None = None
         self._services = services_of_app(config.app)
-        self._stalled = Stalled(self._services.settings.body_timeout)
+        self._stalled = Stalled(self._services.settings.body_timeout, _KEEP_ALIVE_SECONDS)
         self._acceptor: Acceptor | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

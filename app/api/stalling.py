@@ -16,10 +16,17 @@ class Stalled:
     head for ever, it would keep. Looked for now and then instead of with a timer each: it costs a request nothing.
     """
 
-    def __init__(self, seconds: float) -> None:
-        """Close them after so many seconds; up to the time between two calls of `close` later."""
+    def __init__(self, seconds: float, idle_seconds: float) -> None:
+        """Close them after so many seconds; up to the time between two calls of `close` later.
+
+        Args:
+            seconds: for a request's head.
+            idle_seconds: between requests, where uvicorn has no timer: it drops the one that it has when the rest of a
+                body comes after its request was answered, and never sets another.
+        """
         self._seconds = seconds
-        # With the last request before, so that another wait is told from the same one.
+        self._idle_seconds = idle_seconds
+        # With what a request's first byte replaces, so that another wait is told from the same one.
         self._waiting: dict[Protocols, tuple[Any, float]] = {}
 
     def close(self, connections: Collection[Protocols], now: float) -> None:
@@ -27,13 +34,16 @@ class Stalled:
         waiting: dict[Protocols, tuple[Any, float]] = {}
         for connection in connections:
             last = getattr(connection, "cycle", None)
-            idle = getattr(connection, "timeout_keep_alive_task", None) is not None
-            if idle or (last is not None and not last.response_complete):
+            timed = getattr(connection, "timeout_keep_alive_task", None) is not None
+            if timed or (last is not None and not last.response_complete):
                 continue
-            before, since = self._waiting.get(connection, (last, now))
-            since = since if before is last else now
-            if now - since < self._seconds:
-                waiting[connection] = (last, since)
+            request = getattr(connection, "scope", None)
+            # The latest request that began is the one that was answered.
+            idle = last is not None and last.scope is request
+            before, since = self._waiting.get(connection, (request, now))
+            since = since if before is request else now
+            if now - since < (self._idle_seconds if idle else self._seconds):
+                waiting[connection] = (request, since)
             else:
                 connection.transport.close()
         self._waiting = waiting
