@@ -98,6 +98,12 @@ class EngineChoice:
         """What the settings choose."""
         if settings.runtime == "fake":
             return cls.only(load_fake, max_batch=settings.max_batch)
+        if settings.cache is not None and not settings.cache.parent.is_dir():
+            _log.warning(
+                "FOVEA_CACHE is %s, but there is no folder %s: nothing is kept, and every start times and compiles "
+                "the models anew. Make that folder.",
+                *(settings.cache, settings.cache.parent),
+            )
         return cls(
             candidates(settings),
             max_batch=settings.max_batch,
@@ -251,10 +257,17 @@ def _widen(opening: Opening, winner: _Opened, lone_seconds: float) -> tuple[Runt
     candidate = winner.candidate
     if candidate.wide is None or opening.threads // opening.lanes >= opening.threads:
         return None, lone_seconds
-    runtime = opening.load(candidate.wide)
-    opening.check(runtime, candidate)
-    lane, alone = compare_alone(winner.runtime, runtime, opening.expected.images[:1])
-    if lane >= _WORTH_IT * alone:
-        return runtime, alone
-    runtime.close()
-    return None, lone_seconds
+    with ExitStack() as closing:
+        try:
+            runtime = opening.load(candidate.wide)
+            opening.check(runtime, candidate)
+            closing.callback(runtime.close)
+            lane, alone = compare_alone(winner.runtime, runtime, opening.expected.images[:1])
+        except (VersionRefused, InferenceFailed) as error:
+            # It would only have been a gain: without it the version is served as well.
+            _log.warning("%s: %s on all threads does not do: %s", opening.folder, candidate.name, error)
+            return None, lone_seconds
+        if lane < _WORTH_IT * alone:
+            return None, lone_seconds
+        closing.pop_all()
+    return runtime, alone

@@ -12,23 +12,33 @@ _log = logging.getLogger(__name__)
 
 
 def open_private(folder: Path, *, create: bool) -> bool:
-    """Whether a folder is there that belongs to this user, and that no one else may write to.
+    """Whether a folder of the cache is there, and belongs to this user, and no one else may write to it.
 
-    `create` makes it, with mode 0700, and its parent, but nothing above: a command that only looks at models leaves no
-    workspace behind. Raises OSError if that cannot be done.
+    The same must hold for the cache that it is in: who may write there could put another folder in its place.
+
+    `create` makes both, with mode 0700, but nothing above: a command that only looks at models leaves no workspace
+    behind. Raises OSError if that cannot be done.
     """
-    if create:
-        folder.parent.mkdir(exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-    try:
-        status = folder.lstat()
-    except FileNotFoundError:
-        return False
+    for each in (folder.parent, folder):
+        if create:
+            each.mkdir(mode=0o700, exist_ok=True)
+        try:
+            status = each.lstat()
+        except FileNotFoundError:
+            return False
+        if not _is_private(status):
+            _log.warning(
+                "The cache %s is not used: it must be a folder of this user's, no link, that no one else may write to "
+                "(`chmod go-w`).",
+                each,
+            )
+            return False
+    return True
+
+
+def _is_private(status: os.stat_result) -> bool:
     own = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
-    if stat.S_ISDIR(status.st_mode) and own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return True
-    _log.warning("The cache %s is not used: it must be a folder of this user's that no one else may write to.", folder)
-    return False
+    return stat.S_ISDIR(status.st_mode) and own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -377,8 +377,8 @@ LITERT: dict[str, Any] = {"files": {"model.tflite": "0" * 64}}
 def test_which_engines_may_run_a_version(
     settings: dict[str, Any], changes: dict[str, Any], expected: list[list[str]]
 ) -> None:
-    """bf16 only where it was measured to be harmless, or is asked for and was not measured; LiteRT where the version carries its export;
-    TensorFlow, which costs seconds, only where the others cannot.
+    """bf16 only where it was measured to be harmless, or is asked for and was not measured; LiteRT where the version
+    carries its export; TensorFlow, which costs seconds, only where the others cannot.
     """
     assert names(candidates(Settings(**settings))(manifest("shapes", **changes))) == expected
 
@@ -390,7 +390,7 @@ def test_the_log_says_why_bf16_that_was_asked_for_is_not_used(caplog: pytest.Log
     assert caplog.text == ""
     allowed(manifest("shapes", **HARMFUL))
     assert "shapes is served in f32, although FOVEA_PRECISION is bf16" in caplog.text
-    assert "accuracy of 0.8900, with 98.00 % of them in the same class" in caplog.text
+    assert "measured to be 0.8900, with 98.00 % of them in the same class" in caplog.text
 
 
 def test_litert_is_no_candidate_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
