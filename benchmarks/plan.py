@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 
 from benchmarks import limits, wrk
 from benchmarks.results import Choice, LoadSample, PartsSample, Results, Sample
@@ -25,6 +26,9 @@ _WARM_UP_SECONDS = 2
 _TRY_SECONDS = 4
 # Of each server, with those of the rounds.
 _STARTS = 5
+# What one server, or one part, may fail with; the others go on. RuntimeError: of wrk, or of what times the engines;
+# the last two: of a server that dies while it is asked.
+_FAILURES = (NotStarted, WrongAnswers, RuntimeError, OSError, HTTPException)
 
 
 class Progress:
@@ -69,7 +73,7 @@ class Plan:
                 continue
             try:
                 choice = _choose(server, workload)
-            except (NotStarted, WrongAnswers) as error:
+            except _FAILURES as error:
                 results.skipped[f"{server.name} on {workload.name}"] = _short(error)
                 progress.step(f"{workload.name}  {server.name}: left out. {_short(error)}")
                 continue
@@ -78,7 +82,12 @@ class Plan:
             progress.step(f"{workload.name}  {server.name}: {choice.chosen}")
         for number in range(1, self.rounds + 1):
             for workload in self.workloads:
-                parts = limits.measure(workload, self.seconds)
+                try:
+                    parts = limits.measure(workload, self.seconds)
+                except _FAILURES as error:
+                    results.skipped[f"limits on {workload.name}, round {number}"] = _short(error)
+                    progress.step(f"{workload.name}  limits: left out. {_short(error)}")
+                    continue
                 results.parts.append(PartsSample(round=number, workload=workload.name, **asdict(parts)))
                 progress.step(f"{workload.name}  limits")
             first = (number - 1) * len(pairs) // self.rounds
@@ -89,7 +98,7 @@ class Plan:
                     continue
                 try:
                     sample = self._measure(number, workload, server, chosen[key])
-                except (NotStarted, WrongAnswers) as error:
+                except _FAILURES as error:
                     del chosen[key]
                     results.skipped[f"{server.name} on {workload.name}"] = _short(error)
                     progress.step(f"{workload.name}  {server.name}: left out. {_short(error)}")
@@ -101,7 +110,14 @@ class Plan:
         for workload, server in pairs:
             name = f"{workload.name} {server.name}"
             more = range(_STARTS - self.rounds if (workload.name, server.name) in chosen and self.rounds > 1 else 0)
-            starts = [_start(server, workload, chosen[workload.name, server.name]) for _ in more]
+            starts: list[float] = []
+            try:
+                for _ in more:
+                    seconds = _start(server, workload, chosen[workload.name, server.name])
+                    starts.append(seconds)
+            except _FAILURES as error:
+                results.skipped[f"further starts of {server.name} on {workload.name}"] = _short(error)
+                progress.say(f"{name}: no further starts. {_short(error)}")
             if starts:
                 results.starts[name] = starts
                 progress.say(f"{name}: first answers after {', '.join(f'{seconds:.2f}' for seconds in starts)} s")
@@ -141,17 +157,17 @@ def _choose(server: Server, workload: Workload) -> Choice:
     """Try each setting for a few seconds; those that do not work are worth nothing.
 
     Raises:
-        NotStarted, WrongAnswers: what became of the last one, if none worked.
+        Exception: one of `_FAILURES`; what became of the last one, if none worked.
     """
     rates: dict[str, float] = {}
-    failure: NotStarted | WrongAnswers | None = None
+    failure: Exception | None = None
     for setting in server.settings:
         try:
             with running(server, workload, setting) as subject:
                 subject.check()
                 subject.load(_CLIENTS, _WARM_UP_SECONDS)
                 rates[setting.name] = subject.load(_CLIENTS, _TRY_SECONDS).rate
-        except (NotStarted, WrongAnswers) as error:
+        except _FAILURES as error:
             failure = error
     if failure is not None and not rates:
         raise failure
