@@ -14,7 +14,7 @@ from app.store.registry import Registry
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation
 from app.training.export import export
-from app.training.reporter import Reporter
+from app.training.reporter import Cancelled, Reporter
 
 _BATCH = 64
 
@@ -32,9 +32,34 @@ def check_bf16(
     if find_spec("openvino") is None:
         reporter.say("bf16 is not measured: OpenVINO is not installed (`fovea[serve]`)")
         return None
+    try:
+        answers = _answers(model, data, registry, reporter, threads)
+    except Cancelled:
+        raise
+    # OpenVINO raises RuntimeError for nearly all, and others where Python meets C++. None is worth losing a network.
+    except Exception as error:
+        reporter.say(f"bf16 is not measured: OpenVINO fails ({type(error).__name__}: {error})")
+        return None
+    if answers is None:
+        reporter.say("bf16 is not measured: this processor does not compute in it")
+        return None
+    if not np.isfinite(answers).all():
+        reporter.say("bf16 does not do: some of its answers are not finite")
+        return None
+    check = compare(answers, evaluation.probabilities, data)
+    reporter.say(
+        f"bf16: accuracy {check.accuracy:.4f}, {check.agreement:.2%} of the images in the same class, probabilities "
+        f"within {check.max_difference:.2g}: {'harmless' if check.harmless(evaluation.accuracy) else 'not harmless'}"
+    )
+    return check
+
+
+def _answers(
+    model: keras.Model, data: TrainingData, registry: Registry, reporter: Reporter, threads: int
+) -> Float32Array | None:
+    """The answers to the test split in bf16, float32 [n, classes]; None if this processor does not compute in it."""
     core = import_openvino().Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        reporter.say("bf16 is not measured: this processor does not compute in it")
         return None
     properties = {
         "INFERENCE_PRECISION_HINT": "bf16",
@@ -44,22 +69,12 @@ def check_bf16(
     # The network is exported for real once all is known of it.
     with registry.staging() as scratch:
         export(model, data.preprocessing, len(data.labels), scratch)
-        try:
-            compiled = core.compile_model(core.read_model(scratch), "CPU", properties)
-        # OpenVINO raises RuntimeError for nearly all, and others where Python meets C++.
-        except Exception as error:
-            reporter.say(f"bf16 is not measured: OpenVINO cannot read the graph ({type(error).__name__})")
-            return None
+        compiled = core.compile_model(core.read_model(scratch), "CPU", properties)
     answers = []
     for start in range(0, len(data.test), _BATCH):
         answers.append(np.array(compiled(data.images[data.test[start : start + _BATCH]])[0], np.float32))
         reporter.check_cancelled()
-    check = compare(np.concatenate(answers), evaluation.probabilities, data)
-    reporter.say(
-        f"bf16: accuracy {check.accuracy:.4f}, {check.agreement:.2%} of the images in the same class, probabilities "
-        f"within {check.max_difference:.2g}: {'harmless' if check.harmless(evaluation.accuracy) else 'not harmless'}"
-    )
-    return check
+    return np.concatenate(answers)
 
 
 def compare(lower: Float32Array, full: Float32Array, data: TrainingData) -> PrecisionCheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from ai_edge_litert.interpreter import Interpreter
 from app.jobs.folder import JobFolder
 from app.jobs.spec import TrainingSpec
 from app.openvino_import import import_openvino
-from app.store.manifest import EVALUATION, GOLDEN, LITERT
+from app.store.manifest import EVALUATION, GOLDEN, LITERT, PrecisionCheck
 from app.store.registry import Registry
+from app.training import precision
 from app.training.architectures import predict
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation, evaluate
@@ -27,6 +29,7 @@ from app.training.fit import Fitted, fit
 from app.training.precision import check_bf16, compare
 from app.training.promote import promote
 from app.training.report import write_evaluation
+from app.training.reporter import Cancelled, Reporter
 from tests.training.conftest import prepared_job
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -118,6 +121,32 @@ def test_what_bf16_costs_is_measured_on_the_test_split(good: Exported) -> None:
     assert check.images == len(good.data.test)
     assert 0 < check.max_difference < 0.1
     assert manifest.allows("bf16") is check.harmless(good.evaluation.accuracy)
+
+
+def test_a_failure_while_bf16_is_measured_costs_no_version(
+    good: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hours of training are not lost to an engine; nor to its answers where they are no numbers."""
+    full = good.evaluation.probabilities
+    reporter = Reporter(good.job, attempt=1)
+
+    def check(answers: Callable[..., Any]) -> PrecisionCheck | None:
+        monkeypatch.setattr(precision, "_answers", answers)
+        return check_bf16(good.fitted.model, good.data, good.evaluation, good.registry, reporter, 1)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no primitive")
+
+    def cancel(*_: object) -> None:
+        raise Cancelled
+
+    assert check(fail) is None
+    assert "bf16 is not measured: OpenVINO fails (RuntimeError: no primitive)" in capsys.readouterr().out
+    assert check(lambda *_: np.full_like(full, np.nan)) is None
+    assert "not finite" in capsys.readouterr().out
+    assert check(lambda *_: full) is not None
+    with pytest.raises(Cancelled):
+        check(cancel)
 
 
 def test_precisions_are_compared_image_by_image(good: Exported) -> None:
