@@ -7,10 +7,11 @@ said otherwise; the best engine and batch size are what a server could at most h
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sized
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -44,18 +45,28 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def decode(workload: Workload, seconds: float) -> dict[str, float]:
-    """Images a second of `to_array`: in one thread, and in one thread a core."""
-    images, spec = workload.images(), workload.manifest().preprocessing
+    """Images a second of `to_array`: in one thread, in one thread a core, and in one process a core."""
+    cores = available_cores()
+    with ThreadPoolExecutor(cores) as threads:
+        together = sum(threads.map(lambda _: _decode_rate(workload.name, seconds), range(cores)))
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as processes:
+        apart = sum(processes.map(_decode_rate, [workload.name] * cores, [seconds] * cores))
+    return {
+        "one thread": _decode_rate(workload.name, seconds),
+        "a thread a core": together,
+        "a process a core": apart,
+    }
+
+
+def _decode_rate(workload: str, seconds: float) -> float:
+    images, spec = WORKLOADS[workload].images(), WORKLOADS[workload].manifest().preprocessing
 
     def all_images() -> int:
         for data in images:
             to_array(data, spec)
         return len(images)
 
-    threads = available_cores()
-    with ThreadPoolExecutor(threads) as pool:
-        together = sum(pool.map(lambda _: rate(all_images, seconds), range(threads)))
-    return {"one thread": rate(all_images, seconds), "a thread a core": together}
+    return rate(all_images, seconds)
 
 
 def openvino(workload: Workload, seconds: float) -> dict[str, float]:

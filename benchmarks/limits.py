@@ -1,6 +1,8 @@
 """The limit of a workload on this machine: what a server could answer if it did nothing but what must be done.
 
-limit = cores / (decode + engine + bare HTTP), each in core-seconds an image.
+limit = cores / (decode + engine + bare HTTP), each in core-seconds an image. Each part is measured with all cores at
+work on it, as they are at the limit: what one core does beside an idle one is more. The client has its share of the
+cores in the last part, as it has when a server is timed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from app.cores import available_cores
 from benchmarks.places import REPOSITORY
 from benchmarks.running import running
 from benchmarks.servers import Server, Setting, uvicorn
@@ -26,11 +29,11 @@ class Parts:
     """What was measured of the parts, all in images (for HTTP: requests) a second."""
 
     decode: Mapping[str, float]
-    """`to_array`: in one thread, and in a thread a core."""
+    """`to_array`: in one thread, in a thread a core, and in a process a core."""
     engine: Mapping[str, float]
     """By engine, precision, streams and batch, on all cores."""
     http: Mapping[str, float]
-    """One worker of a server that does nothing else."""
+    """Servers that do nothing else, with a worker a core."""
 
     def best_engine(self, precision: str) -> str:
         """Name of the fastest engine in a precision, "f32" or "bf16"; bf16 falls back to f32 on processors without."""
@@ -42,9 +45,9 @@ class Parts:
     def seconds(self, precision: str, cores: int, images: int = 1) -> dict[str, float]:
         """Core-seconds an image of each part, for requests of so many images."""
         return {
-            "decode": 1 / self.decode["one thread"],
+            "decode": cores / self.decode["a process a core"],
             "engine": cores / self.engine[self.best_engine(precision)],
-            "HTTP": 1 / self.http[_PLAIN] / images,
+            "HTTP": cores / self.http[_PLAIN] / images,
         }
 
     def limit(self, precision: str, cores: int, images: int = 1) -> float:
@@ -89,7 +92,12 @@ def _bare() -> tuple[Server, ...]:
     """Servers that read and answer and do nothing between, by uvicorn's fastest parser and event loop."""
     fastest = ("--http", "httptools", "--loop", "uvloop")
     return tuple(
-        Server(f"bare-{name}", title, (*uvicorn(f"bare:{name}"), *fastest), (Setting("one worker"),))
+        Server(
+            f"bare-{name}",
+            title,
+            (*uvicorn(f"bare:{name}"), *fastest),
+            (Setting("a worker a core", {"BENCH_WORKERS": str(available_cores())}),),
+        )
         for name, title in (("app", _PLAIN), ("routed", _ROUTED))
     )
 

@@ -90,7 +90,7 @@ def _limits(limits: Parts, results: Results, name: str) -> str:
     ]
     everything = {f"decode, {key}": value for key, value in limits.decode.items()}
     everything |= dict(limits.engine) | {
-        f"{key}, one worker, 32 at a time": value for key, value in limits.http.items()
+        f"{key}, a worker a core, 32 at a time": value for key, value in limits.http.items()
     }
     cost = f" wrk takes {milliseconds(client.median)} core-milliseconds a request beside that." if client else ""
     return "\n\n".join(

@@ -34,7 +34,7 @@ def test_numbers_are_written_with_the_digits_that_count(value: float, text: str)
 
 def _parts() -> Parts:
     return Parts(
-        decode={"one thread": 1000.0, "a thread a core": 1100.0},
+        decode={"one thread": 1000.0, "a thread a core": 1100.0, "a process a core": 1600.0},
         engine={
             "OpenVINO f32, 1 stream, batch 1": 500.0,
             "OpenVINO f32, 2 streams, batch 1": 800.0,
@@ -42,18 +42,18 @@ def _parts() -> Parts:
             "OpenVINO bf16, 1 stream, batch 1": 1000.0,
             "OpenVINO bf16, 2 streams, batch 8": 4000.0,
         },
-        http={"bare ASGI": 2000.0, "FastAPI route": 500.0},
+        http={"bare ASGI": 4000.0, "FastAPI route": 500.0},
     )
 
 
 def test_limit_is_the_cores_divided_by_what_an_image_takes_of_them() -> None:
-    """Decoding takes 1 ms, the engine 2 ms of a core (both are busy for 1 ms), HTTP 0.5 ms."""
-    assert _parts().limit("f32", 2) == pytest.approx(2 / (0.001 + 0.002 + 0.0005))
-    assert _parts().limit("bf16", 2) == pytest.approx(2 / (0.001 + 0.0005 + 0.0005))
+    """With both cores at work decoding takes 1.25 ms of one, the engine 2 ms, HTTP 0.5 ms."""
+    assert _parts().limit("f32", 2) == pytest.approx(2 / (0.00125 + 0.002 + 0.0005))
+    assert _parts().limit("bf16", 2) == pytest.approx(2 / (0.00125 + 0.0005 + 0.0005))
 
 
 def test_limit_of_many_images_pays_for_http_once() -> None:
-    assert _parts().limit("f32", 2, 10) == pytest.approx(2 / (0.001 + 0.002 + 0.00005))
+    assert _parts().limit("f32", 2, 10) == pytest.approx(2 / (0.00125 + 0.002 + 0.00005))
 
 
 def test_floor_of_one_image_is_that_of_a_single_stream() -> None:
