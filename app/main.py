@@ -47,7 +47,7 @@ from app.jobs.supervisor import Supervisor
 from app.metrics import Metrics
 from app.preprocessing import ignore_decoder_warnings
 from app.serving.classifier import Classifier
-from app.serving.sizing import Sizing, free_memory, own_memory, suitable_workers
+from app.serving.sizing import Sizing, Suitable, free_memory, own_memory, suitable_workers
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
@@ -213,11 +213,11 @@ async def _start(services: Services) -> None:
     services.lifecycle.loaded.set()
 
 
-def _suitable_workers(services: Services) -> int:
-    """How many processes would suit the models that were loaded; kept for the next start."""
+def _suitable_workers(services: Services) -> Suitable:
+    """How many processes would suit the models that were loaded."""
     settings = services.settings
     if settings.workers != "auto":
-        return settings.workers
+        return Suitable(settings.workers, {})
     cores = available_cores()
     sizing = Sizing(settings.cache_folder, cores)
     tunings, models = [], {}
@@ -230,9 +230,10 @@ def _suitable_workers(services: Services) -> int:
         seconds = [tuning.decode_seconds + tuning.seconds_per_image for tuning in tunings]
         workers = suitable_workers(seconds, cores, worker_bytes=own_memory(), free_bytes=free_memory())
         logger.info("%d processes suit the models on %d cores.", workers, cores)
-        if models:
-            sizing.keep(workers, models)
-    return workers
+    suitable = Suitable(workers, models)
+    if services.crew.folder is None:
+        sizing.settle(1, suitable)  # else the parent does
+    return suitable
 
 
 async def _end(task: asyncio.Task[None]) -> None:

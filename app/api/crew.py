@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from app.api.accepting import Occupancy
 from app.cores import available_cores
+from app.serving.sizing import Suitable
 from app.settings import Settings
 
 _COMPLETE = "complete"
@@ -59,18 +61,18 @@ class Crew:
             }
         )
 
-    def report_loaded(self, suitable: int) -> None:
+    def report_loaded(self, suitable: Suitable) -> None:
         """Say that this process has looked at every model, and how many processes would suit them."""
         if self.folder is not None:
             file = self._loaded(self.number)
             begun = file.with_name(f".{file.name}")
-            begun.write_text(str(suitable), "ascii")
+            begun.write_text(json.dumps([suitable.workers, dict(suitable.models)]), "utf-8")
             begun.replace(file)
 
     @property
-    def suitable(self) -> int:
+    def suitable(self) -> Suitable:
         """How many processes would suit, as the first said when it had loaded; for the parent."""
-        return int(self._loaded(0).read_text("ascii"))
+        return Suitable(*json.loads(self._loaded(0).read_text("utf-8")))
 
     @property
     def all_loaded(self) -> bool:

@@ -16,8 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from app.api.crew import Crew
+from app.cores import available_cores
+from app.serving.sizing import Sizing, Suitable
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.05
 # A worker that dies at once would otherwise be started hundreds of times a second.
 _RESTART_SECONDS = 1.0
+# So often workers that are to take the place of others may die before they are given up.
+_MOST_DEATHS = 3
 _LAST_RESORT_SECONDS = 10
 
 
@@ -85,29 +90,88 @@ def run_workers(
             crew = Crew(Path(folder) / name, size=size)
             return _Team(crew, listener.fileno(), reading, surroundings, answers=answers)
 
-        team = start("first", processes, answers=True)
-        successor: _Team | None = None
+        teams = _Teams(start, processes, grace, adjust=adjust)
         while not stop.asked:
             time.sleep(_POLL_SECONDS)
-            for each in filter(None, (team, successor)):
-                each.replace_dead(stop)
-            if team.crew.complete or stop.asked:
-                continue
-            if successor is not None:
-                if successor.crew.all_loaded:
-                    team.end(grace)
-                    team, successor = successor, None
-                    team.crew.report_complete()
-            elif team.crew.all_loaded:
-                if adjust and team.crew.suitable != processes:
-                    successor = start("second", team.crew.suitable, answers=False)
-                else:
-                    team.crew.report_complete()
+            suitable = teams.step()
+            if suitable is not None and settings.workers == "auto":
+                Sizing(settings.cache_folder, available_cores()).settle(teams.size, suitable)
         listener.close()
-        ended = [each.end(grace) for each in (team, successor) if each is not None]
+        in_order = teams.end()
     os.close(reading)
     os.close(writing)
-    return 0 if all(ended) else 1
+    return 0 if in_order else 1
+
+
+class _Start(Protocol):
+    def __call__(self, name: str, size: int, *, answers: bool) -> _Team: ...
+
+
+class _Teams:
+    """The team that serves, and for a while at the start the one that is to take its place."""
+
+    def __init__(self, start: _Start, processes: int, grace: float, *, adjust: bool) -> None:
+        """Start the first. For the arguments see `run_workers`; `grace`: seconds that a team gets to end."""
+        self._start = start
+        self._grace = grace
+        self._adjust = adjust
+        self._team = start("first", processes, answers=True)
+        self._successor: _Team | None = None
+        self._leaving: _Team | None = None
+        self._suitable: Suitable | None = None
+
+    @property
+    def size(self) -> int:
+        """How many processes serve."""
+        return self._team.crew.size
+
+    def step(self) -> Suitable | None:
+        """Do what there is to do now; never waits.
+
+        Returns:
+            How many processes suit, once: at the step that made the service complete.
+        """
+        for team in filter(None, (self._team, self._successor)):
+            team.replace_dead()
+        if self._team.crew.complete:
+            return None
+        if self._leaving is not None:
+            if not self._leaving.ended:
+                return None
+            self._leaving = None
+        elif self._successor is not None:
+            if self._successor.deaths >= _MOST_DEATHS:
+                logger.error(
+                    "%d workers, which would suit the models, do not get to serve: they died %d times. The service "
+                    "goes on with %d; the next start tries again.",
+                    self._successor.crew.size,
+                    self._successor.deaths,
+                    self.size,
+                )
+                self._leaving, self._successor = self._successor, None
+                self._leaving.ask_to_end(self._grace)
+            elif self._successor.crew.all_loaded:
+                self._leaving, self._team, self._successor = self._team, self._successor, None
+                self._leaving.ask_to_end(self._grace)
+            return None
+        elif not self._team.crew.all_loaded:
+            return None
+        if self._suitable is None:
+            self._suitable = self._team.crew.suitable
+            if self._adjust and self._suitable.workers != self.size:
+                self._successor = self._start("second", self._suitable.workers, answers=False)
+                return None
+        self._team.crew.report_complete()
+        return self._suitable
+
+    def end(self) -> bool:
+        """End all, and wait for it. Whether all ended in good order."""
+        teams = [team for team in (self._team, self._successor, self._leaving) if team is not None]
+        for team in teams:
+            team.ask_to_end(self._grace)
+        while not all(team.ended for team in teams):
+            time.sleep(_POLL_SECONDS)
+        return all(team.in_order for team in teams)
 
 
 class _Team:
@@ -118,38 +182,58 @@ class _Team:
     ) -> None:
         """Start them. `answers`: the first answers probes while it loads."""
         self.crew = crew
+        self.deaths = 0
+        """How many have ended without being asked to."""
         self._listener = listener
         self._parent_pipe = parent_pipe
         self._environment = dict(environment)
+        self._deadline: float | None = None
+        self._restarts: dict[int, float] = {}  # of those that died: when another takes its place
         crew.prepare()
         self._workers = {
             number: self._launch(number, loads_first=number > 0 or not answers) for number in range(crew.size)
         }
 
-    def replace_dead(self, stop: _Stop) -> None:
-        """Start another for each that has ended, which loads before it accepts."""
+    def replace_dead(self) -> None:
+        """Start another for each that has ended a moment ago, which loads before it accepts."""
+        now = time.monotonic()
         for number, worker in self._workers.items():
-            if worker.poll() is not None and not stop.asked:
+            if worker.poll() is None:
+                continue
+            if number not in self._restarts:
                 logger.error("Worker %d (process %d) ended with %d.", number, worker.pid, worker.returncode)
                 if self.crew.occupancy is not None:
                     self.crew.occupancy.leave(number)
-                time.sleep(_RESTART_SECONDS)
+                self.deaths += 1
+                self._restarts[number] = now + _RESTART_SECONDS
+            elif now >= self._restarts[number]:
+                del self._restarts[number]
                 self._workers[number] = self._launch(number, loads_first=True)
 
-    def end(self, seconds: float) -> bool:
-        """End them: by SIGTERM, and by SIGKILL after so many seconds. Whether all ended in good order."""
+    def ask_to_end(self, seconds: float) -> None:
+        """Send them SIGTERM. Those that have not ended after so many seconds are killed, at a look at `ended`."""
+        if self._deadline is not None:
+            return
+        self._deadline = time.monotonic() + seconds
         for worker in self._workers.values():
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + seconds
-        for worker in self._workers.values():
-            try:
-                worker.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+
+    @property
+    def ended(self) -> bool:
+        """Whether all have ended, of those that were asked to."""
+        alive = [worker for worker in self._workers.values() if worker.poll() is None]
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            for worker in alive:
                 worker.kill()
-                worker.wait()
+        return not alive
+
+    @property
+    def in_order(self) -> bool:
+        """Whether all that were asked to end did so by themselves."""
+        asked = [worker for number, worker in self._workers.items() if number not in self._restarts]
         # One that was still starting knew no better than to die of the signal.
-        return all(worker.returncode in (0, -signal.SIGTERM) for worker in self._workers.values())
+        return all(worker.returncode in (0, -signal.SIGTERM) for worker in asked)
 
     def _launch(self, number: int, *, loads_first: bool) -> subprocess.Popen[bytes]:
         crew = replace(self.crew, number=number, loads_first=loads_first)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.serving.private_folder import open_private, replace_file
@@ -23,7 +24,16 @@ _FILE = "workers.json"
 _log = logging.getLogger(__name__)
 
 
-def suitable_workers(seconds: Sequence[float], cores: int, *, worker_bytes: int, free_bytes: int) -> int:
+@dataclass(frozen=True)
+class Suitable:
+    """How many processes suit which models."""
+
+    workers: int
+    models: Mapping[str, int]
+    """Versions in production, by name."""
+
+
+def suitable_workers(seconds: Sequence[float], cores: int, *, worker_bytes: int | None, free_bytes: int | None) -> int:
     """How many processes serve best.
 
     With several models the one that is fastest decides: too few processes would cost it most of the cores, too many
@@ -32,14 +42,16 @@ def suitable_workers(seconds: Sequence[float], cores: int, *, worker_bytes: int,
     Args:
         seconds: that an image takes to be decoded and classified on one core, for each model in production.
         cores: that the processes share.
-        worker_bytes: memory that one takes.
-        free_bytes: memory that is left beside one.
+        worker_bytes: memory that one takes; None if it is not known, and then memory is no bound.
+        free_bytes: memory that is left beside one; None as above.
     """
     if not seconds:
         return 1
     least = min(seconds)
     wanted = cores if least <= _SMALL_SECONDS else math.ceil(cores * _LOCKED_SECONDS / least)
-    affordable = 1 + max(0, free_bytes // 2) // max(1, worker_bytes)
+    affordable = MOST
+    if worker_bytes is not None and free_bytes is not None:
+        affordable = 1 + max(0, free_bytes // 2) // max(1, worker_bytes)
     return max(1, min(wanted, cores, affordable, MOST))
 
 
@@ -69,32 +81,41 @@ class Sizing:
                 return workers
         return None
 
-    def keep(self, workers: int, models: Mapping[str, int]) -> None:
-        """Remember a number."""
-        kept = {"workers": workers, "cores": self._cores, "models": dict(models)}
+    def settle(self, running: int, suitable: Suitable) -> None:
+        """Remember how many processes run, if so many suit; else forget it, and the next start finds it anew.
+
+        To be called when all of them serve: a number that was never seen to work must not be what a start begins with.
+        Without a model there was nothing to tell from, and nothing changes.
+        """
+        if not suitable.models:
+            return
         try:
-            if open_private(self._folder, create=True):
+            if running != suitable.workers:
+                (self._folder / _FILE).unlink(missing_ok=True)
+            elif open_private(self._folder, create=True):
+                kept = {"workers": running, "cores": self._cores, "models": dict(suitable.models)}
                 replace_file(self._folder / _FILE, json.dumps(kept).encode())
         except OSError as error:
             _log.warning("The number of workers that suits is not remembered: %s", error.strerror)
 
 
-def own_memory() -> int:
-    """Bytes that this process takes; 0 where the system does not say."""
+def own_memory() -> int | None:
+    """Bytes that this process takes; None where the system does not say."""
     return _kilobytes(Path("/proc/self/status"), "VmRSS:")
 
 
-def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can still be taken, on this machine and in this container."""
+def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that can still be taken, on this machine and in this container; None where the system does not say."""
     free = _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
     with suppress(OSError, ValueError):  # no cgroup, or no limit
         limit, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, max(0, limit - used))
+        left = max(0, limit - used)
+        free = left if free is None else min(free, left)
     return free
 
 
-def _kilobytes(file: Path, name: str) -> int:
+def _kilobytes(file: Path, name: str) -> int | None:
     with suppress(OSError, ValueError, StopIteration):
         line = next(line for line in file.read_text().splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
-    return 0
+    return None

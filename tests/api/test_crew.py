@@ -8,6 +8,7 @@ import pytest
 
 from app.api import crew as crews
 from app.api.crew import Crew
+from app.serving.sizing import Suitable
 from app.settings import Settings
 
 
@@ -42,11 +43,11 @@ def test_crew_is_complete_when_the_parent_says_so(tmp_path: Path) -> None:
     first = Crew(tmp_path / "crew", number=0, size=2)
     second = Crew(tmp_path / "crew", number=1, size=2)
     first.prepare()
-    second.report_loaded(1)
+    second.report_loaded(Suitable(1, {}))
     assert not first.all_loaded
-    first.report_loaded(4)
+    first.report_loaded(Suitable(4, {"shapes": 1}))
     assert first.all_loaded
-    assert first.suitable == 4
+    assert first.suitable == Suitable(4, {"shapes": 1})
     assert not second.complete
     first.report_complete()
     assert second.complete

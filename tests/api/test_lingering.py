@@ -22,7 +22,7 @@ async def closes(*headers: tuple[bytes, bytes], status: int = 429, read: bool = 
         await send({"type": "http.response.body", "body": b"no"})
 
     sent: list[Message] = []
-    left = [{"type": "http.request", "body": b"x", "more_body": False}, {"type": "http.disconnect"}]
+    left: list[Message] = [{"type": "http.request", "body": b"x", "more_body": False}, {"type": "http.disconnect"}]
 
     async def receive() -> Message:
         return left.pop(0)
