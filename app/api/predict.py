@@ -70,10 +70,14 @@ class Predict:
         services = services_of(scope)
         settings = services.settings
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        query = parse_query(scope)
-        deadline = parse_deadline(headers.get(TIMEOUT), settings)
-        services.classifier.check_admission(model=query.model, version=query.version, deadline=deadline)
-        admitted = time.perf_counter()
+        try:
+            query = parse_query(scope)
+            deadline = parse_deadline(headers.get(TIMEOUT), settings)
+            services.classifier.check_admission(model=query.model, version=query.version, deadline=deadline)
+        finally:
+            # Of those that are refused too: they are the most when it matters.
+            admitted = time.perf_counter()
+            services.metrics.stage("admission", admitted - begin)
         stages: list[Stage] | None = scope.get("fovea.stages")
         with services.bodies.hold() as take, Departure(receive, settings.body_timeout, deadline) as departure:
             files = await read_images(receive, headers, settings, take)
@@ -93,7 +97,6 @@ class Predict:
         await send({"type": "http.response.body", "body": body})
         sent = time.perf_counter()
         metrics = services.metrics
-        metrics.stage("admission", admitted - begin)
         metrics.stage("read", read - admitted)
         metrics.stage("render", sent - answered)
         if stages is not None:
