@@ -104,12 +104,13 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
     service_metrics = Metrics()
     registry = Registry(settings.model_store)
     jobs = Jobs(settings.workspace / "jobs")
+    classifier = Classifier(registry, crew.share(settings), service_metrics)
     service_metrics.watch_jobs(lambda: {str(state): number for state, number in jobs.counts().items()})
     return Services(
         settings=settings,
         metrics=service_metrics,
         registry=registry,
-        classifier=Classifier(registry, crew.share(settings), service_metrics),
+        classifier=classifier,
         datasets=Datasets(
             settings.workspace / "datasets",
             max_bytes=settings.max_dataset_bytes,
@@ -118,7 +119,9 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
         ),
         jobs=jobs,
         keys=Keys(settings.api_keys) if settings.api_keys is not None else None,
-        bodies=Budget(math.ceil(_BODIES / crew.size) * settings.max_body_bytes),
+        bodies=Budget(
+            math.ceil(_BODIES / crew.size) * settings.max_body_bytes, service_metrics, classifier.retry_after
+        ),
         crew=crew,
         tracing=None if settings.tracing == "off" else Tracing(),
     )

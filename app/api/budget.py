@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.errors import Overloaded
+from app.metrics import Metrics
 
 
 class Budget:
@@ -14,9 +15,11 @@ class Budget:
     The cap on one body alone would let a few hundred slow clients fill the memory.
     """
 
-    def __init__(self, size: int) -> None:
-        """`size` in bytes."""
+    def __init__(self, size: int, metrics: Metrics, retry_after: Callable[[], float]) -> None:
+        """`size` in bytes; `retry_after`: seconds after which one that is refused had better come back."""
         self._size = size
+        self._metrics = metrics
+        self._retry_after = retry_after
         self.used = 0
         """Bytes that are held now."""
 
@@ -31,7 +34,9 @@ class Budget:
         def take(size: int) -> None:
             nonlocal taken
             if self.used + size > self._size:
-                raise Overloaded("Too many large requests are under way. Try again shortly.", retry_after=1)
+                self._metrics.rejected(Overloaded.code)
+                wait = self._retry_after()
+                raise Overloaded(f"Too many large requests are under way. Try again in {wait:.1f} s.", retry_after=wait)
             self.used += size
             taken += size
 

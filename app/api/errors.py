@@ -93,8 +93,12 @@ KINDS: Mapping[type[errors.FoveaError], Kind] = {
 }
 
 
-# Counted here, since such requests never get to the classifier, which counts what it refuses itself.
-TURNED_AWAY = frozenset({"payload_too_large", "request_timeout", "unauthorized", "forbidden"})
+# Counted here, a request each; the classifier and the budget of bodies count what they refuse themselves.
+TURNED_AWAY = frozenset({"payload_too_large", "request_timeout", "unauthorized", "forbidden", "not_ready"})
+
+
+# Errors of the moment: the same request may well be answered a little later.
+_PASSING = (errors.Overloaded, errors.NotReady, errors.DeadlineExceeded)
 
 
 class _Framework:
@@ -153,15 +157,15 @@ def problem(
     return Response(body, status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
 
 
-def render(error: errors.FoveaError, request_id: str | None) -> Response:
-    """The answer for one of the domain's errors."""
+def render(error: errors.FoveaError, request_id: str | None, retry_after: float = 1.0) -> Response:
+    """The answer for one of the domain's errors. `retry_after`: seconds, where it does not say them itself."""
     kind = kind_of(type(error))
     headers: dict[str, str] = {}
     if isinstance(error, errors.Overloaded):
+        retry_after = error.retry_after
+    if isinstance(error, _PASSING):
         # Whole seconds: the header knows no fractions, and zero would mean "at once".
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    elif isinstance(error, errors.NotReady | errors.DeadlineExceeded):
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     elif isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="fovea"'
     elif isinstance(error, errors.RequestTimeout):
@@ -198,6 +202,8 @@ def answer(error: errors.FoveaError, scope: Scope) -> Response:
     request_id = request_id_of(scope)
     if kind_of(type(error)).status >= 500 and not isinstance(error, errors.NotReady | errors.DeadlineExceeded):
         logger.error("%s: %s", error.code, error, extra={"request_id": request_id}, exc_info=error)
+    if isinstance(error, errors.NotReady | errors.DeadlineExceeded):
+        return render(error, request_id, services_of(scope).classifier.retry_after())
     return render(error, request_id)
 
 

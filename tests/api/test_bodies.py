@@ -15,6 +15,7 @@ from app.api.bodies import Limits, MultipartFiles, printable, read_body, replay,
 from app.api.budget import Budget
 from app.api.errors import ClientGone
 from app.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout
+from app.metrics import Metrics
 
 LIMITS = Limits(size=100, seconds=5)
 BOUNDARY = "frontier"
@@ -102,13 +103,16 @@ async def test_pieces_are_not_copied_together_while_streaming() -> None:
 
 
 async def test_bodies_share_a_budget() -> None:
-    """Bodies that are held take from one budget: what exceeds it is refused, and what ended gives back."""
-    budget = Budget(150)
+    """Bodies that are held take from one budget: what exceeds it is refused and counted; what ended gives back."""
+    metrics = Metrics()
+    budget = Budget(150, metrics, lambda: 2.5)
     with budget.hold() as take:
         await read_body(Connection(piece(b"x" * 100, more=False)).receive, Headers(), LIMITS, take)
-        with pytest.raises(Overloaded), budget.hold() as other:
+        with pytest.raises(Overloaded, match=r"2\.5 s") as refused, budget.hold() as other:
             await read_body(Connection(piece(b"x" * 50), piece(b"x")).receive, Headers(), LIMITS, other)
         assert budget.used == 100
+        assert refused.value.retry_after == 2.5
+        assert b'fovea_rejected_total{reason="overloaded"} 1.0' in metrics.render()
     assert budget.used == 0
 
 

@@ -12,6 +12,7 @@ import pytest
 from app import errors
 from app.api.errors import KINDS, codes, kind_of, render
 from tests.api.conftest import API, Problem
+from tests.serving.versions import gray
 
 JOBS = "/api/v1/training-jobs"
 
@@ -97,6 +98,19 @@ async def test_bugs_are_answered_without_a_stack_trace_and_logged_with_one(
 def test_retry_after_is_in_whole_seconds_and_never_zero(seconds: float, header: str) -> None:
     """Retry-After is rounded up."""
     assert render(errors.Overloaded("Full.", retry_after=seconds), None).headers["retry-after"] == header
+    for error in (errors.NotReady("Loading."), errors.DeadlineExceeded("Late.")):
+        assert render(error, None, seconds).headers["retry-after"] == header
+
+
+async def test_requests_that_come_too_early_are_counted(api: API, problem: Problem) -> None:
+    """With the time that the look at them took, as those that are let in; and they hear when to come back."""
+    await api.services.classifier.stop()
+    response = await api.client.post("/api/v1/predict", content=gray(0))
+    problem(response, 503, "not_ready")
+    assert int(response.headers["retry-after"]) >= 1
+    page = api.services.metrics.render().decode()
+    assert 'fovea_rejected_total{reason="not_ready"} 1.0' in page
+    assert 'fovea_stage_seconds_count{stage="admission"} 1.0' in page
 
 
 @pytest.mark.parametrize(
