@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import mmap
 import socket
+import time
+from array import array
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -14,16 +17,20 @@ from pathlib import Path
 # new one, too short for a client to notice; and the most, for where another has no time for it.
 _GIVE_WAY_SECONDS = 0.001
 _LONGEST_SECONDS = 0.02
-# After an error that is not the connection's: no file descriptors are left, say.
+# When no more connections can be opened. Other errors are those of the one connection.
 _TROUBLE_SECONDS = 1.0
-_BYTES = 4
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# A process that has not said for so long what it holds does not take the next connection either: it says so ten times a
+# second, unless it hangs.
+_STALE_SECONDS = 0.5
 _ABSENT = 2**31 - 1
 
 _log = logging.getLogger(__name__)
 
 
 class Occupancy:
-    """How many connections each process holds: an int32 each, in a file that all map into their memory.
+    """How many connections each process holds, and when it said so: two doubles each, in a file that all map into
+    their memory.
 
     Each writes its own only, so that no lock is needed; a number that is a little old does no harm.
     """
@@ -31,24 +38,27 @@ class Occupancy:
     def __init__(self, path: Path) -> None:
         """Map a file that `create` made."""
         with path.open("r+b") as file:
-            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("i")
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
 
     @staticmethod
     def create(path: Path, processes: int) -> None:
         """Make the file. Nobody accepts yet."""
-        path.write_bytes(_ABSENT.to_bytes(_BYTES, "little") * processes)
+        path.write_bytes(array("d", [_ABSENT, 0.0] * processes).tobytes())
 
-    def write(self, process: int, connections: int) -> None:
-        """Say how many a process holds."""
-        self._numbers[process] = connections
+    def write(self, process: int, connections: int, now: float) -> None:
+        """Say how many a process holds, at a time by `time.monotonic`, which is the same for all."""
+        self._numbers[2 * process] = connections
+        self._numbers[2 * process + 1] = now
 
     def leave(self, process: int) -> None:
         """Say that a process takes no connections."""
-        self._numbers[process] = _ABSENT
+        self._numbers[2 * process] = _ABSENT
 
-    def fewest(self) -> int:
-        """What the process with the fewest holds."""
-        return min(self._numbers)
+    def fewest(self, now: float) -> int:
+        """What the process with the fewest holds, of those that have said so lately."""
+        numbers = iter(self._numbers)
+        fresh = (held for held, said in zip(numbers, numbers, strict=True) if now - said < _STALE_SECONDS)
+        return int(min(fresh, default=_ABSENT))
 
 
 class Acceptor:
@@ -90,7 +100,7 @@ class Acceptor:
     def publish(self) -> None:
         """Say how many connections are held; to be called now and then, since they also end."""
         if self._occupancy is not None:
-            self._occupancy.write(self._process, self._held())
+            self._occupancy.write(self._process, self._held(), time.monotonic())
 
     async def stop(self) -> None:
         """Take what waits already, for it would be broken otherwise; then close the socket."""
@@ -110,7 +120,7 @@ class Acceptor:
 
     def _readable(self) -> None:
         self.publish()
-        ahead = 0 if self._occupancy is None else self._held() - self._occupancy.fewest()
+        ahead = 0 if self._occupancy is None else self._held() - self._occupancy.fewest(time.monotonic())
         if ahead > 0:
             self._pause(min(ahead * _GIVE_WAY_SECONDS, _LONGEST_SECONDS))
         else:
@@ -130,12 +140,16 @@ class Acceptor:
         try:
             self._take()
         except OSError as error:
-            _log.error("no connection can be accepted: %s", error.strerror)
-            self._pause(_TROUBLE_SECONDS)
+            if error.errno in _EXHAUSTED:
+                _log.error("no connection can be accepted: %s", error.strerror)
+                self._pause(_TROUBLE_SECONDS)
+            else:
+                _log.warning("a connection could not be accepted: %s", error.strerror)
+                self._pause(_LONGEST_SECONDS)
         self.publish()
 
     def _take(self) -> bool:
-        """Take a connection if one waits. Raises OSError: no more can be opened."""
+        """Take a connection if one waits. Raises OSError: that one cannot be had, or no more can be opened."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
