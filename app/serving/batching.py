@@ -76,7 +76,7 @@ class Engine:
         self._slice = min(max_batch, max(1, int(_SLICE_SECONDS / seconds)))
         self._here: deque[Work] = deque()
         """Calls of one small image, to be answered on the event loop."""
-        self._pace = Pace(saturated=2 * lanes)
+        self._pace = Pace(saturated=2 * lanes, expected=seconds / lanes)
         self._users = 0
         self._closing = False
         self._closed = asyncio.Event()

@@ -25,8 +25,10 @@ from app.store.registry import Registry
 
 # What a client may be told to wait, in seconds; and what it is told when nothing is known.
 _SHORTEST_WAIT, _UNKNOWN_WAIT, _LONGEST_WAIT = 0.1, 1.0, 60.0
-# Who would be answered later than after this part of the time that is left is turned away: the wait is an estimate.
-_PUNCTUALITY = 0.8
+# Who would be answered later than after this part of the time that is left is turned away. The wait is an estimate, and
+# an image that misses its deadline at the very end has cost as much as an answer; a queue of half a deadline is long
+# enough to keep the lanes busy.
+_PUNCTUALITY = 0.5
 
 _STOPPING = "The service is not running: it is starting or shutting down."
 

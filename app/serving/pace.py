@@ -18,9 +18,15 @@ class Pace:
     nothing, since giving up takes no time.
     """
 
-    def __init__(self, saturated: int) -> None:
-        """`saturated`: with so many images inside, there is enough to do."""
+    def __init__(self, saturated: int, expected: float | None = None) -> None:
+        """A pace that is not known yet.
+
+        Args:
+            saturated: with so many images inside, there is enough to do.
+            expected: seconds an image that are taken for granted until enough was measured.
+        """
         self._saturated = saturated
+        self._expected = expected
         self.inside = 0
         """Images that wait or are at work."""
         self._since = 0.0  # since when there is enough to do, or when that was last looked at
@@ -46,8 +52,10 @@ class Pace:
         """
         inside = self.inside + images
         answers = self._answers + self._answers_before
-        if inside <= self._saturated or answers < _ANSWERS:
+        if inside <= self._saturated:
             return None
+        if answers < _ANSWERS:
+            return None if self._expected is None else inside * self._expected
         return inside * (self._seconds + self._seconds_before) / answers
 
     def _work(self, answers: int = 0) -> None:

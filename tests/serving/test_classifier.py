@@ -453,7 +453,7 @@ async def test_who_would_be_answered_too_late_is_turned_away_at_once(
     add_version(registry, promote=True)
     classifier = await start()
     monkeypatch.setattr("app.serving.batching.Engine.wait", lambda *_: 3.0)
-    for deadline, refused in ((2.0, True), (3.5, True), (5.0, False)):
+    for deadline, refused in ((2.0, True), (5.0, True), (7.0, False)):
         with pytest.raises(Overloaded, match=r"would take some 3\.0 s") if refused else nullcontext():
             classifier.check_admission(deadline=time.monotonic() + deadline)
     classifier.check_admission()

@@ -79,3 +79,14 @@ def test_nobody_waits_where_there_is_little_to_do(clock: Clock) -> None:
     engine.come(3)
     assert engine.wait(1) is None
     assert engine.wait(2) == pytest.approx(5)
+
+
+def test_until_enough_is_measured_the_expected_pace_holds(clock: Clock) -> None:
+    """A crowd that comes before the first answers is not let in on trust."""
+    engine = Pace(saturated=4, expected=0.1)
+    engine.come(20)
+    assert engine.wait() == pytest.approx(2)
+    engine.go(20, answered=False)
+    work(engine, clock, seconds=10, rate=100)
+    engine.come(100)
+    assert engine.wait() == pytest.approx(1, rel=0.1)
