@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-# Measured over one to two windows of this many seconds of full work or more: long enough to be steady, short enough to follow
-# what else the machine does.
+# Measured over one to two windows of this many seconds of full work or more: long enough to be steady, short enough to
+# follow what else the machine does.
 _WINDOW = 2.5
 # Fewer answers than these say little about the rate.
 _ANSWERS = 20
