@@ -78,16 +78,10 @@ async def stream_body(
             raise RequestTimeout(
                 f"The body was not complete after {limits.seconds:g} s; {received} bytes of it had come."
             ) from None
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
+        chunk = _chunk(message, limits.size - received, limits.size, take)
         received += len(chunk)
-        if received > limits.size:
-            raise _too_large(limits.size)
+        more = message.get("more_body", False)
         if chunk:
-            if take is not None:
-                take(len(chunk))
             yield chunk
 
 
@@ -111,15 +105,9 @@ async def gather_body(
     received = 0
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk: bytes = message.get("body", b"")
+        chunk = _chunk(message, size - received, size, take)
         received += len(chunk)
-        if received > size:
-            raise _too_large(size)
         if chunk:
-            if take is not None:
-                take(len(chunk))
             pieces.append(chunk)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -284,3 +272,15 @@ def _check_declared(headers: Mapping[str, str], size: int) -> None:
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > size:
         raise _too_large(size)
+
+
+def _chunk(message: Message, left: int, size: int, take: Callable[[int], None] | None) -> bytes:
+    """The piece that a message brings of a body of at most `size` bytes, of which `left` may still come."""
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    chunk: bytes = message.get("body", b"")
+    if len(chunk) > left:
+        raise _too_large(size)
+    if chunk and take is not None:
+        take(len(chunk))
+    return chunk

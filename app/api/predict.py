@@ -42,9 +42,9 @@ from app.settings import Settings
 PATH = "/api/v1/predict"
 PARAMETERS = ("model", "version", "top_k")
 DEFAULT_TOP_K = 5
-
 TIMEOUT = "fovea-timeout-ms"
 
+_JSON = (b"content-type", b"application/json")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 # Up to here sorting in Python is faster than in NumPy.
 _FEW_CLASSES = 64
@@ -102,9 +102,6 @@ class Predict:
         if stages is not None:
             scope["fovea.model"], scope["fovea.version"] = answer.model, answer.version
             stages += [("admission", begin, admitted), ("read", admitted, read), ("render", answered, sent)]
-
-
-_JSON = (b"content-type", b"application/json")
 
 
 class Short:

@@ -165,7 +165,8 @@ class Engine:
         while work := self._turns.take(self._max_batch):
             outcomes, rest = self._run(work)
             self._turns.give_back(rest)
-            self._call(_settle, outcomes)
+            if outcomes:
+                self._call(_settle, outcomes)
         with self._lock:
             self._working -= 1
             last = self._working == 0
@@ -204,8 +205,8 @@ class Engine:
                 break
             taken += 1
             result = self._decode(ticket, index, now, max_pixels)
-            took, now = -now, time.perf_counter()
-            took += now
+            end = time.perf_counter()
+            took, now = end - now, end
             if here and isinstance(result, ImageTooLarge):
                 self._turns.put(ticket)  # it is larger than it looked
             elif isinstance(result, FoveaError):

@@ -59,10 +59,8 @@ class Catalogue:
         self._models: dict[str, _Model] = {}
         self._poller: asyncio.Task[None] | None = None
         self._trouble: str | None = None
-        self._choices = 0
-        """How many models had a version in production at the last look."""
         self._only: str | None = None
-        """One of those."""
+        """The model that had a version in production at the last look, if it was the only one."""
         self._gone: set[str] = set()
         """Models that answer although they are no longer in the store."""
         self.started = False
@@ -103,12 +101,10 @@ class Catalogue:
             raise ModelNotFound(
                 f"The request names no model, and FOVEA_DEFAULT_MODEL names one that is not there. {error}"
             ) from None
+        if (held := self._held(model, version)) is not None:
+            return held
         if version is not None:
-            if model.engine is not None and model.engine.loaded.version == version:
-                return model.engine
             return await self._shelf.load(model.name, version)
-        if model.engine is not None:
-            return model.engine
         if model.production is not None:
             raise NotReady(model.refusal or f"Model {model.name} is still loading; try again in a moment.")
         versions = ", ".join(map(str, await asyncio.to_thread(self._registry.versions, model.name)))
@@ -119,20 +115,21 @@ class Catalogue:
     def present(self, name: str | None, version: int | None) -> Engine | None:
         """The engine for a request if it is loaded; arguments as of `engine`, which says what is wrong if it is not."""
         if name is None:
-            name = self._settings.default_model or (self._only if self._choices == 1 else None)
+            name = self._settings.default_model or self._only
         model = self._models.get(name) if name is not None else None
-        if model is None or model.engine is None:
-            return None
-        if version is None or model.engine.loaded.version == version:
+        return None if model is None else self._held(model, version)
+
+    def _held(self, model: _Model, version: int | None) -> Engine | None:
+        """The engine of a version, None for the one in production, if it is loaded."""
+        if model.engine is not None and (version is None or model.engine.loaded.version == version):
             return model.engine
-        return self._shelf.spare(model.name, version)
+        return None if version is None else self._shelf.spare(model.name, version)
 
     async def check(self, name: str, version: int) -> None:
         """Verify a version's files, load it unless it is loaded, and replay its golden examples."""
         model = await self._model(name)
         self._shelf.forgive(name, version)
-        serving = model.engine is not None and model.engine.loaded.version == version
-        if serving or self._shelf.spare(name, version) is not None:
+        if self._held(model, version) is not None:
             await self._shelf.verify(name, version)
         else:
             await self._shelf.load(name, version)
@@ -224,14 +221,13 @@ class Catalogue:
     def _notice_choice(self) -> None:
         """Warn when requests that name no model stop being answered, since there are several from now on."""
         names = self._in_production()
-        if self._choices == 1 and len(names) > 1 and self._settings.default_model is None:
+        if self._only is not None and len(names) > 1 and self._settings.default_model is None:
             _log.warning(
                 "Several models have a version in production: requests must name one of %s with `model` from now on; "
                 "or set FOVEA_DEFAULT_MODEL.",
                 ", ".join(names),
             )
-        self._choices = len(names)
-        self._only = names[0] if names else None
+        self._only = names[0] if len(names) == 1 else None
 
     def _notice_gone(self, present: Collection[str]) -> None:
         """Warn, once, of each model that answers although it is no longer in the store."""
