@@ -19,8 +19,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.errors import CrossSiteRequest, MisdirectedRequest
 from app.api.services import Services
 
-_READ = frozenset({b"host", b"origin", b"sec-fetch-site"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Origins:
+    """The two checks."""
+
+    def __init__(self, services: Services) -> None:
+        self.anonymous = services.keys is None
+        """Whether there is anything to check at all."""
+        self._check_host = self.anonymous and services.settings.loopback
+
+    def check(self, method: str, headers: Mapping[bytes, bytes]) -> None:
+        """Let an anonymous request through, or raise the domain's error.
+
+        Raises:
+            MisdirectedRequest, CrossSiteRequest.
+        """
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._check_host and not _is_loopback(host):
+            raise MisdirectedRequest(
+                "The Host header does not name this machine. Without API keys, call the service as "
+                "127.0.0.1 or localhost; to use another name, set FOVEA_API_KEYS."
+            )
+        if method not in _SAFE and not _same_site(headers, host):
+            raise CrossSiteRequest(
+                "A web page of another site sent this request. Without API keys that is not allowed."
+            )
 
 
 class OriginGuard:
@@ -28,23 +53,12 @@ class OriginGuard:
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
-        self._anonymous = services.keys is None
-        self._check_host = self._anonymous and services.settings.loopback
+        self._origins = Origins(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise the domain's error."""
-        if self._anonymous and scope["type"] == "http":
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
-            host = headers.get(b"host", "")
-            if self._check_host and not _is_loopback(host):
-                raise MisdirectedRequest(
-                    "The Host header does not name this machine. Without API keys, call the service as "
-                    "127.0.0.1 or localhost; to use another name, set FOVEA_API_KEYS."
-                )
-            if scope["method"] not in _SAFE and not _same_site(headers, host):
-                raise CrossSiteRequest(
-                    "A web page of another site sent this request. Without API keys that is not allowed."
-                )
+        if self._origins.anonymous and scope["type"] == "http":
+            self._origins.check(scope["method"], dict(scope["headers"]))
         await self._app(scope, receive, send)
 
 
@@ -63,11 +77,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _same_site(headers: Mapping[bytes, str], host: str) -> bool:
+def _same_site(headers: Mapping[bytes, bytes], host: str) -> bool:
     # Browsers say it themselves, and no page can change what they say; "none" is a person's own doing.
     declared = headers.get(b"sec-fetch-site")
     if declared is not None:
-        return declared in ("same-origin", "none")
+        return declared in (b"same-origin", b"none")
     origin = headers.get(b"origin")
     # Programs that are no browsers send neither.
-    return origin is None or urlsplit(origin).netloc == host
+    return origin is None or urlsplit(origin.decode("latin-1")).netloc == host

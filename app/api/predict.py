@@ -185,7 +185,7 @@ async def read_images(
             parser.feed(chunk)
         parser.finish()
         files = parser.files
-    elif kind == "" or kind.startswith("image/") or kind in RAW_TYPES:
+    elif is_image(kind):
         body = await gather_body(receive, headers, settings.max_body_bytes, take)
         files = [File(None, [body])] if body else []
     else:
@@ -199,6 +199,11 @@ async def read_images(
             "body: curl --data-binary @photo.jpg, or curl -F file=@photo.jpg."
         )
     return files
+
+
+def is_image(kind: str) -> bool:
+    """Whether a body of a media type is itself the image; empty: of none that was named."""
+    return kind == "" or kind.startswith("image/") or kind in RAW_TYPES
 
 
 def render_answer(answer: Answer, names: Sequence[str | None], top_k: int, request_id: str | None) -> bytes:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import FrameType
-from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from app.api.accepting import Acceptor
+from app.api.connection import Connection
+from app.api.direct import Direct
 from app.api.services import services_of_app
 from app.api.stalling import Stalled
 
@@ -47,6 +48,7 @@ def run(app: FastAPI, listener: socket.socket, announce: Announce | None = None)
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http="httptools",
         ws="none",
         log_config=None,
         access_log=False,
@@ -86,8 +88,8 @@ class _Server(uvicorn.Server):
             self._announcing = asyncio.ensure_future(self._announce())
 
     def _accept(self, listener: socket.socket) -> Acceptor:
-        protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
-        make = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        direct = Direct(self.config.app)
+        make = partial(Connection, self.config, self.server_state, self.lifespan.state, direct=direct)
         crew = self._services.crew
         connections = self.server_state.connections
         return Acceptor(listener, connections, make, occupancy=crew.occupancy, process=crew.number)

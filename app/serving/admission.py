@@ -30,16 +30,20 @@ class Admission:
         """
         if images > self._limit:
             raise InvalidRequest(f"{images} images in one request; at most {self._limit} are allowed.")
-        if self._inside + images > self._limit:
+        if not self.has_room(images):
             raise self.refusal(
                 f"The queue is full: {self._inside} of {self._limit} images are waiting or running.", images
             )
 
+    def has_room(self, images: int = 1) -> bool:
+        """Whether so many would be let in now; counts nothing."""
+        return self._inside + images <= self._limit
+
     def enter(self, images: int) -> Places:
         """Places for images, given back at the end of the `with` block; errors as of `check`."""
         self.check(images)
-        self._change(images)
-        return Places(self._change, images)
+        self.change(images)
+        return Places(self.change, images)
 
     def refusal(self, why: str, images: int) -> Overloaded:
         """The error that turns so many images away; they are counted."""
@@ -47,7 +51,8 @@ class Admission:
         wait = self._retry_after()
         return Overloaded(f"{why} Try again in {wait:.1f} s.", retry_after=wait)
 
-    def _change(self, images: int) -> None:
+    def change(self, images: int) -> None:
+        """Note that so many images came in, for which there was room, or, negative, went."""
         self._inside += images
         self._metrics.in_flight(images)
 

@@ -28,7 +28,7 @@ from app.errors import FoveaError, ImageTooLarge, InferenceFailed, InvalidImage
 from app.metrics import Metrics
 from app.preprocessing import Float32Array, UInt8Array, to_array
 from app.serving.pace import Pace
-from app.serving.ticket import Result, Ticket
+from app.serving.ticket import Lone, Result, Ticket, too_late
 from app.serving.turns import Turns, Work
 from app.serving.versions import LoadedVersion
 
@@ -110,15 +110,12 @@ class Engine:
             DeadlineExceeded: the ticket's deadline passed before.
             FoveaError: the ticket was failed with it.
         """
-        small = self._small and ticket.count == 1 and len(ticket.image(0) or b"") <= _SMALL_BYTES
+        small = ticket.count == 1 and self.takes_here(ticket.image(0) or b"")
         answered = False
         self._pace.come(ticket.count)
         try:
             if small:
-                self._here.append((ticket, 0))
-                if len(self._here) == 1:
-                    # Not at once: what else has come in this turn of the loop shall be in the same micro-batch.
-                    self.loop.call_soon(self._run_here)
+                self._put_here(ticket)
             else:
                 self._turns.put(ticket)
             results = await ticket.results()
@@ -126,6 +123,21 @@ class Engine:
             return results
         finally:
             self._pace.go(ticket.count, answered=answered)
+
+    def takes_here(self, image: bytes) -> bool:
+        """Whether an image is one to be answered on the event loop."""
+        return self._small and len(image) <= _SMALL_BYTES
+
+    def begin_here(self, ticket: Lone) -> None:
+        """Take in a call of an image that `takes_here`, and keep the engine open until `end_here`."""
+        self.__enter__()
+        self._pace.come(1)
+        self._put_here(ticket)
+
+    def end_here(self, *, answered: bool) -> None:
+        """Note the end of a call that `begin_here` took in."""
+        self._pace.go(1, answered=answered)
+        self.__exit__(None, None, None)
 
     def wait(self, images: int = 0) -> float | None:
         """Seconds until what waits, and so many images more, will have been answered; None if that cannot be told."""
@@ -151,12 +163,22 @@ class Engine:
             self._closing = True
             self._turns.close()
 
+    def _put_here(self, ticket: Ticket) -> None:
+        self._here.append((ticket, 0))
+        if len(self._here) == 1:
+            # Not at once: what else has come in this turn of the loop shall be in the same micro-batch.
+            self.loop.call_soon(self._run_here)
+
     def _run_here(self) -> None:
         """Answer small images on the event loop: a slice, then others have their turn."""
         waiting = self._here
         work = [waiting.popleft() for _ in range(min(len(waiting), self._slice))]
         outcomes, rest = self._run(work, here=True)
         _settle(outcomes)
+        now = time.monotonic()
+        for ticket, _ in work:
+            if ticket.expired(now):
+                ticket.fail(too_late())  # unless it was answered just now
         waiting.extendleft(reversed(rest))
         if waiting:
             self.loop.call_soon(self._run_here)
@@ -208,6 +230,8 @@ class Engine:
             end = time.perf_counter()
             took, now = end - now, end
             if here and isinstance(result, ImageTooLarge):
+                if isinstance(ticket, Lone):
+                    ticket.fail_in_time()
                 self._turns.put(ticket)  # it is larger than it looked
             elif isinstance(result, FoveaError):
                 self._metrics.rejected(result.code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from app.serving.runtimes.base import RuntimeLoader
 from app.serving.shelf import Shelf
 from app.serving.status import Status
 from app.serving.ticket import Stage, Ticket
+from app.serving.visit import Visit
 from app.settings import Settings
 from app.store.registry import Registry
 
@@ -171,6 +172,28 @@ class Classifier:
         loaded = engine.loaded
         return Answer(loaded.model, loaded.version, loaded.manifest.labels, results)
 
+    def visit(
+        self,
+        image: bytes,
+        then: Callable[[Visit], None],
+        *,
+        model: str | None,
+        version: int | Literal["production"],
+        deadline: float,
+    ) -> Visit | None:
+        """Classify one image without a task that waits for it: `then` is called with the visit once it has its result.
+
+        None, and nothing was done or counted, where that cannot be: the image is not one to be answered on the event
+        loop, its version is not loaded, or it would be turned away. `classify` takes it, or says what is wrong.
+        Arguments as of `classify`.
+        """
+        engine = self._catalogue.present(model, None if version == "production" else version)
+        if engine is None or not engine.takes_here(image) or not self._running or not self._admission.has_room():
+            return None
+        if self._wait_beyond(engine, 1, deadline) is not None:
+            return None
+        return Visit(image, then, engine, self._admission, self._metrics, self._tickets, deadline)
+
     async def check(self, model: str, version: int) -> None:
         """Load a version beside the others and replay its golden examples; do so before promoting it.
 
@@ -205,10 +228,16 @@ class Classifier:
 
     def _check_wait(self, engine: Engine, images: int, deadline: float) -> None:
         """Raise Overloaded if an engine would answer so many images too late."""
-        if deadline == math.inf or (wait := engine.wait(images)) is None:
-            return
-        left = deadline - time.monotonic()
-        if wait > left * _PUNCTUALITY:
+        wait = self._wait_beyond(engine, images, deadline)
+        if wait is not None:
+            left = max(deadline - time.monotonic(), 0)
             raise self._admission.refusal(
-                f"The answer would take some {wait:.1f} s, and the request allows {max(left, 0):.1f} s.", images
+                f"The answer would take some {wait:.1f} s, and the request allows {left:.1f} s.", images
             )
+
+    @staticmethod
+    def _wait_beyond(engine: Engine, images: int, deadline: float) -> float | None:
+        """Seconds until an engine would have answered so many images, if that is too late."""
+        if deadline == math.inf or (wait := engine.wait(images)) is None:
+            return None
+        return wait if wait > (deadline - time.monotonic()) * _PUNCTUALITY else None

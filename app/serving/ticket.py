@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from app.errors import DeadlineExceeded, FoveaError
@@ -95,9 +95,15 @@ class Ticket:
 
     def fail(self, error: FoveaError) -> None:
         """End the whole call with an error."""
-        self._end()
+        self.abandon()
         if not self._done.done():
             self._done.set_exception(error)
+
+    def abandon(self) -> None:
+        """Say that nobody waits for answers any more."""
+        self.over = True
+        # The queue may hold the ticket for a while yet, and what it takes is no longer counted anywhere.
+        self._images = None
 
     async def results(self) -> list[Result]:
         """Wait for all answers, in the order of the images. However it ends, the call is `over` then."""
@@ -107,15 +113,44 @@ class Ticket:
         try:
             await self._done
         finally:
-            self._end()
+            self.abandon()
             if timer is not None:
                 timer.cancel()
         return cast(list[Result], self._results)
 
     def _expire(self) -> None:
-        self.fail(DeadlineExceeded("There was no answer by the request's deadline; it was given up."))
+        self.fail(too_late())
 
-    def _end(self) -> None:
-        self.over = True
-        # The queue may hold the ticket for a while yet, and what it takes is no longer counted anywhere.
-        self._images = None
+
+class Lone(Ticket):
+    """A call of one image whose answer goes to a function at once: no task waits for it, and no timer watches it."""
+
+    __slots__ = ("_then",)
+
+    def __init__(
+        self, image: bytes, then: Callable[[Result], None], *, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> None:
+        """`then` is called once, on the event loop, with the answer or the error that ended the call, unless it was
+        abandoned; the others as of `Ticket`."""
+        super().__init__((image,), loop=loop, deadline=deadline)
+        self._then = then
+
+    def settle(self, index: int, result: Result) -> None:
+        """Hand the answer over."""
+        if not self.over:
+            self.abandon()
+            self._then(result)
+
+    def fail(self, error: FoveaError) -> None:
+        """End the call with an error."""
+        self.settle(0, error)
+
+    def fail_in_time(self) -> None:
+        """From now on have a timer end it at its deadline, since it waits where nobody may look at it before."""
+        if self.deadline < math.inf:
+            self._loop.call_later(self.deadline - time.monotonic(), self._expire)
+
+
+def too_late() -> DeadlineExceeded:
+    """The error of a call whose deadline has passed."""
+    return DeadlineExceeded("There was no answer by the request's deadline; it was given up.")
