@@ -5,6 +5,7 @@ promotion  versions change under 70 % load
 training   a training job runs beside it
 stalled    300 clients begin a request and never end it
 memory     100,000 requests of mixed sizes
+cores      one core, two, and so on
 
 Capacity is measured first, in the same run. The figures go into RESULTS.md and results.json, in place of the last ones
 of the same scenario.
@@ -21,6 +22,7 @@ from typing import Any
 
 from benchmarks import machine, report, wrk
 from benchmarks.results import Results
+from benchmarks.scenarios.cores import cores
 from benchmarks.scenarios.driving import Trial
 from benchmarks.scenarios.memory import memory
 from benchmarks.scenarios.overload import overload
@@ -36,6 +38,7 @@ SCENARIOS: dict[str, Callable[[Trial], dict[str, Any]]] = {
     "training": training,
     "stalled": stalled,
     "memory": memory,
+    "cores": cores,
 }
 
 

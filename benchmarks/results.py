@@ -128,6 +128,7 @@ class Results(BaseModel):
         return Parts(medians("decode"), medians("engine"), medians("http"))
 
     def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=1) + "\n")
 
     @classmethod

@@ -32,7 +32,7 @@ from app.api.errors import UnsupportedMediaType, request_id_of
 from app.api.errors import answer as answer_error
 from app.api.routes import PlainRoute, check_query, requires
 from app.api.services import services_of
-from app.errors import FoveaError, InvalidImage, InvalidRequest
+from app.errors import DeadlineExceeded, FoveaError, InvalidImage, InvalidRequest
 from app.names import check_name
 from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
@@ -79,17 +79,24 @@ class Predict:
             admitted = time.perf_counter()
             services.metrics.stage("admission", admitted - begin)
         stages: list[Stage] | None = scope.get("fovea.stages")
-        with services.bodies.hold() as take, Departure(receive, settings.body_timeout, deadline) as departure:
-            files = await read_images(receive, headers, settings, take)
-            departure.body_came()
-            read = time.perf_counter()
-            answer = await services.classifier.classify(
-                [file.take() for file in files],
-                model=query.model,
-                version=query.version,
-                deadline=deadline,
-                stages=stages,
-            )
+        read: float | None = None
+        try:
+            with services.bodies.hold() as take, Departure(receive, settings.body_timeout, deadline) as departure:
+                files = await read_images(receive, headers, settings, take)
+                departure.body_came()
+                read = time.perf_counter()
+                answer = await services.classifier.classify(
+                    [file.take() for file in files],
+                    model=query.model,
+                    version=query.version,
+                    deadline=deadline,
+                    stages=stages,
+                )
+        except DeadlineExceeded as error:
+            if read is None:
+                # The classifier, which counts those that it gave up, has not seen it.
+                services.metrics.rejected(error.code)
+            raise
         answered = time.perf_counter()
         body = render_answer(answer, [file.name for file in files], query.top_k, request_id_of(scope))
         length = (b"content-length", str(len(body)).encode())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +414,19 @@ async def test_a_request_is_given_up_at_its_own_deadline(start: StartAPI, proble
     gate.open()
     answered = await api.client.post(PREDICT, content=BLACK, headers={"Fovea-Timeout-Ms": "5000"})
     assert answered.status_code == 200
+
+
+async def test_a_body_that_does_not_come_by_the_deadline_is_counted(start: StartAPI, problem: Problem) -> None:
+    """Once, as what was given up later is."""
+    api = await start()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield gray(0)[:10]
+        await asyncio.sleep(5)
+
+    reply = await api.client.post("/api/v1/predict", content=slow(), headers={"Fovea-Timeout-Ms": "50"})
+    problem(reply, 504, "deadline_exceeded")
+    assert 'fovea_rejected_total{reason="deadline_exceeded"} 1.0' in api.services.metrics.render().decode()
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "1.5", "soon", ""])
