@@ -28,6 +28,7 @@ from app.errors import FoveaError, ImageTooLarge, InferenceFailed, InvalidImage
 from app.metrics import Metrics
 from app.preprocessing import Float32Array, UInt8Array, to_array
 from app.serving.pace import Pace
+from app.serving.slices import Slices
 from app.serving.ticket import Lone, Result, Ticket, too_late
 from app.serving.turns import Turns, Work
 from app.serving.versions import LoadedVersion
@@ -41,7 +42,7 @@ Outcome = tuple[Ticket, int, Result]
 _SMALL_BYTES = 8192
 _SMALL_PIXELS = 128 * 128
 _SMALL_SECONDS = 0.001
-_SLICE_SECONDS = 0.0015
+_SLICE_SECONDS = 0.002
 
 # What is decoded by then is classified, and the rest waits for another turn: a small picture waits for one large
 # picture at most, and not for all of a request.
@@ -73,7 +74,7 @@ class Engine:
         tuning = loaded.tuning
         self._small = tuning.lone_seconds <= _SMALL_SECONDS
         seconds = max(tuning.decode_seconds + tuning.seconds_per_image, 1e-6)
-        self._slice = min(max_batch, max(1, int(_SLICE_SECONDS / seconds)))
+        self._slices = Slices(_SLICE_SECONDS, expected=seconds, most=max_batch)
         self._here: deque[Work] = deque()
         """Calls of one small image, to be answered on the event loop."""
         self._pace = Pace(saturated=2 * lanes, expected=seconds / lanes)
@@ -172,9 +173,11 @@ class Engine:
     def _run_here(self) -> None:
         """Answer small images on the event loop: a slice, then others have their turn."""
         waiting = self._here
-        work = [waiting.popleft() for _ in range(min(len(waiting), self._slice))]
+        begin = time.perf_counter()
+        work = [waiting.popleft() for _ in range(min(len(waiting), self._slices.images))]
         outcomes, rest = self._run(work, here=True)
         _settle(outcomes)
+        self._slices.took(len(work) - len(rest), time.perf_counter() - begin)
         now = time.monotonic()
         for ticket, _ in work:
             if ticket.expired(now):
