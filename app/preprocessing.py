@@ -26,6 +26,7 @@ from PIL import (
 )
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app import png
 from app.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 
 # Importing a decoder registers it. With all of these at hand Pillow never goes looking for
@@ -78,9 +79,6 @@ _MAX_RLE_PIXELS = 1_000_000
 # looks like one in metadata, hence the room.
 _SCAN = b"\xff\xda"
 _MAX_SCANS = 100
-
-# The chunk that ends every PNG: length 0, name, checksum.
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 # 65535 / 257 = 255: the exact scaling of 16 bits to 8, as a table from one to the other.
 _EIGHT_BITS: Final[UInt8Array] = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
@@ -151,13 +149,8 @@ def to_array(data: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS) 
     if not data:
         raise InvalidImage("The image is empty (0 bytes).")
     try:
-        image = _open(data, max_pixels)
-        # Both kinds of JPEG: a phone's file with several pictures in it (MPO) is one too.
-        if isinstance(image, JpegImagePlugin.JpegImageFile):
-            image.draft(None, _draft_size(image, spec))
-        _scale_color_key(image)
-        image.load()
-        return _fit(_to_mode(_upright(image), spec), spec)
+        image = png.decode(data, max_pixels) or _decode(data, spec, max_pixels)
+        return _fit(_to_mode(image, spec), spec)
     except InvalidImage:
         raise
     # Decoders raise whatever comes to hand on hostile bytes; to the caller each is a bad image.
@@ -194,6 +187,17 @@ def scale(batch: UInt8Array, spec: Preprocessing) -> UInt8Array | Float32Array:
             return np.ascontiguousarray(values[..., ::-1] - _CAFFE_MEAN_BGR)
 
 
+def _decode(data: bytes, spec: Preprocessing, max_pixels: int) -> Image.Image:
+    """The pixels of any image, upright, in the file's own mode."""
+    image = _open(data, max_pixels)
+    # Both kinds of JPEG: a phone's file with several pictures in it (MPO) is one too.
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft(None, _draft_size(image, spec))
+    _scale_color_key(image)
+    image.load()
+    return _upright(image)
+
+
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header, and no more, of an image of an allowed format and size."""
     try:
@@ -217,7 +221,7 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     if "progressive" in image.info and (scans := data.count(_SCAN)) > _MAX_SCANS:
         raise InvalidImage(f"The progressive JPEG has {scans:,} scans; at most {_MAX_SCANS} are allowed.")
     # Pillow tells of every cut that takes pixels; this tells of a PNG that lacks its end only.
-    if image.format == "PNG" and data.rfind(_PNG_END) < 0:
+    if image.format == "PNG" and data.rfind(png.END) < 0:
         raise InvalidImage("The image is damaged or cut short: the PNG has no end.")
     return image
 
@@ -302,14 +306,19 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 def _fit(image: Image.Image, spec: Preprocessing) -> UInt8Array:
     size = (spec.width, spec.height)
+    if image.size != size:
+        image = _resize(image, size, spec)
+    # As NumPy would get it of the image by itself, in two thirds of the time.
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(spec.shape)
+
+
+def _resize(image: Image.Image, size: tuple[int, int], spec: Preprocessing) -> Image.Image:
     resample = _RESAMPLING[spec.resample]
     if spec.fit == "crop":
-        image = ImageOps.fit(image, size, method=resample)
-    elif spec.fit == "pad":
-        image = _pad(image, size, resample)
-    elif image.size != size:
-        image = image.resize(size, resample)
-    return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
+        return ImageOps.fit(image, size, method=resample)
+    if spec.fit == "pad":
+        return _pad(image, size, resample)
+    return image.resize(size, resample)
 
 
 def _pad(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:

@@ -143,6 +143,18 @@ def jpeg(workload: Workload) -> Iterator[Choice]:
     yield timed(subject, ways)
 
 
+def png(workload: Workload) -> Iterator[Choice]:
+    """A small PNG to an array: its container read by hand, or by Pillow."""
+    data, spec = workload.images()[0], workload.manifest().preprocessing
+    # What has a byte behind its end is not plain, and goes Pillow's way to the same pixels.
+    odd = data + b"\0"
+    assert np.array_equal(to_array(data, spec), to_array(odd, spec))
+    yield timed(
+        f"decoding a {workload.name} image",
+        {"the container by hand": lambda: to_array(data, spec), "all by Pillow": lambda: to_array(odd, spec)},
+    )
+
+
 def engine(workload: Workload) -> Iterator[Choice]:
     """How the engine is fed: dtype, sizes of batches."""
     manifest = workload.manifest()
@@ -228,6 +240,7 @@ def main() -> None:
         rendering(),
         *(decoding(workload) for workload in WORKLOADS.values()),
         jpeg(WORKLOADS["photo"]),
+        png(WORKLOADS["tiny"]),
         *(engine(workload) for workload in WORKLOADS.values()),
         *(caching(workload) for workload in WORKLOADS.values()),
         garbage(),

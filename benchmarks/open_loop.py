@@ -13,9 +13,7 @@ import asyncio
 import gc
 import sys
 import time
-from array import array
-from bisect import bisect_left
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,27 +21,13 @@ from pathlib import Path
 from typing import cast
 
 import uvloop
-from pydantic import BaseModel, ConfigDict, Field
 
-from benchmarks.figures import percentile
+from benchmarks.outcomes import FAILED, OpenLoopResult, Phase, Record, summarise
 
-_WINDOW_SECONDS = 0.5
 _DRAIN_SECONDS = 15.0
 _TICK_SECONDS = 0.001
-# Statuses of a server that is sound and has no room.
-_REJECTED = (429, 503, 504)
-_FAILED = 0
-_GOOD = 200
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
-
-
-@dataclass(frozen=True)
-class Phase:
-    """So many requests a second for so many seconds."""
-
-    rate: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -67,64 +51,6 @@ class Target:
             + body
             for body in self.bodies
         ]
-
-
-class Latencies(BaseModel):
-    """Seconds from the time a request was due to the end of its answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    count: int
-    p50: float
-    p90: float
-    p99: float
-    max: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Latencies:
-        ordered = sorted(values)
-        shares = (percentile(ordered, share) for share in (0.5, 0.9, 0.99, 1.0))
-        return cls(count=len(ordered), **dict(zip(("p50", "p90", "p99", "max"), shares, strict=True)))
-
-
-class Window(BaseModel):
-    """What became of the requests that were due in half a second from `at` on (seconds since the start)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    at: float
-    accepted: int
-    rejected: int
-    failed: int
-    p99: float = Field(description="Of the accepted.")
-
-
-class PhaseResult(BaseModel):
-    """What became of the requests of a phase."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    rate: float
-    seconds: float
-    goodput: float = Field(description="Answers of status 200 a second that came while the phase lasted.")
-    accepted: Latencies
-    rejected: Latencies = Field(description="Of status 429, 503 or 504.")
-    failed: int = Field(description="Other statuses, lost connections, and requests without any answer.")
-    statuses: dict[int, int] = Field(description="By status; 0 is no answer.")
-
-
-class OpenLoopResult(BaseModel):
-    """A whole run."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    phases: list[PhaseResult]
-    windows: list[Window]
-    client_cpu_seconds: float
-    lag_p99: float = Field(
-        description="Seconds by which requests were sent late, by the client's fault or for want of connections."
-    )
-    connections: int = Field(description="Most connections that were open at a time.")
 
 
 class _Connection(asyncio.Protocol):
@@ -183,11 +109,8 @@ class _OpenLoop:
         self._target = target
         self._phases = phases
         self._requests = target.requests()
-        self._due = array("d", _schedule(phases))
-        self._sent = array("d", bytes(8 * len(self._due)))
-        self._latency = array("d", bytes(8 * len(self._due)))
-        self._status = array("H", bytes(2 * len(self._due)))
-        self._unanswered = len(self._due)
+        self._record = Record.of(phases)
+        self._unanswered = len(self._record.due)
         self._next = 0
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -208,17 +131,16 @@ class _OpenLoop:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._done.wait(), total + _DRAIN_SECONDS)
         cpu = time.process_time() - processor
-        statuses = self._status[:]
         for connection in list(self._open):
             connection.abort()
         for opening in list(self._opening):
             opening.cancel()
-        return self._result(statuses, cpu)
+        return summarise(self._phases, self._record, client_cpu_seconds=cpu, connections=self._most)
 
     def _tick(self) -> None:
         """Send what is due by now, and come back when the next one is."""
         now = time.perf_counter() - self._start
-        due = self._due
+        due = self._record.due
         while self._next < len(due) and due[self._next] <= now:
             self._waiting.append(self._next)
             self._next += 1
@@ -239,7 +161,7 @@ class _OpenLoop:
             task.add_done_callback(self._opening.discard)
 
     def _send(self, connection: _Connection, request: int) -> None:
-        self._sent[request] = time.perf_counter() - self._start
+        self._record.sent[request] = time.perf_counter() - self._start
         connection.send(request, self._requests[request % len(self._requests)])
 
     async def _connect(self) -> None:
@@ -249,7 +171,7 @@ class _OpenLoop:
         except OSError:
             # Nobody listens, or no room in the queue for those who come: this request failed.
             if self._waiting:
-                self._finish(self._waiting.popleft(), _FAILED)
+                self._finish(self._waiting.popleft(), FAILED)
             return
         self._open.add(connection)
         self._most = max(self._most, len(self._open))
@@ -273,69 +195,15 @@ class _OpenLoop:
         if connection in self._idle:
             self._idle.remove(connection)
         if request is not None:
-            self._finish(request, _FAILED)
+            self._finish(request, FAILED)
         self._send_waiting()
 
     def _finish(self, request: int, status: int) -> None:
-        self._latency[request] = time.perf_counter() - self._start - self._due[request]
-        self._status[request] = status
+        self._record.latency[request] = time.perf_counter() - self._start - self._record.due[request]
+        self._record.status[request] = status
         self._unanswered -= 1
         if not self._unanswered:
             self._done.set()
-
-    def _result(self, statuses: Sequence[int], cpu: float) -> OpenLoopResult:
-        phases = []
-        first, start = 0, 0.0
-        came = sorted(
-            due + latency
-            for due, latency, status in zip(self._due, self._latency, statuses, strict=True)
-            if status == _GOOD
-        )
-        for phase in self._phases:
-            last, end = first + _count(phase), start + phase.seconds
-            good = bisect_left(came, end) - bisect_left(came, start)
-            phases.append(self._phase(phase, range(first, last), statuses, good / phase.seconds))
-            first, start = last, end
-        lags = sorted(sent - due for sent, due in zip(self._sent, self._due, strict=True) if sent)
-        return OpenLoopResult(
-            phases=phases,
-            windows=self._windows(statuses),
-            client_cpu_seconds=cpu,
-            lag_p99=percentile(lags, 0.99),
-            connections=self._most,
-        )
-
-    def _phase(self, phase: Phase, requests: range, statuses: Sequence[int], goodput: float) -> PhaseResult:
-        accepted = [self._latency[request] for request in requests if statuses[request] == _GOOD]
-        rejected = [self._latency[request] for request in requests if statuses[request] in _REJECTED]
-        return PhaseResult(
-            rate=phase.rate,
-            seconds=phase.seconds,
-            goodput=goodput,
-            accepted=Latencies.of(accepted),
-            rejected=Latencies.of(rejected),
-            failed=len(requests) - len(accepted) - len(rejected),
-            statuses=dict(Counter(statuses[request] for request in requests)),
-        )
-
-    def _windows(self, statuses: Sequence[int]) -> list[Window]:
-        groups: dict[int, list[int]] = {}
-        for request, due in enumerate(self._due):
-            groups.setdefault(int(due / _WINDOW_SECONDS), []).append(request)
-        windows = []
-        for number, requests in groups.items():
-            accepted = sorted(self._latency[request] for request in requests if statuses[request] == _GOOD)
-            rejected = sum(statuses[request] in _REJECTED for request in requests)
-            windows.append(
-                Window(
-                    at=number * _WINDOW_SECONDS,
-                    accepted=len(accepted),
-                    rejected=rejected,
-                    failed=len(requests) - len(accepted) - rejected,
-                    p99=percentile(accepted, 0.99),
-                )
-            )
-        return windows
 
 
 async def measure(target: Target, phases: Sequence[Phase]) -> OpenLoopResult:
@@ -349,20 +217,6 @@ def run(target: Target, phases: Sequence[Phase]) -> OpenLoopResult:
     gc.disable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(measure(target, phases))
-
-
-def _count(phase: Phase) -> int:
-    return max(1, round(phase.rate * phase.seconds))
-
-
-def _schedule(phases: Sequence[Phase]) -> list[float]:
-    """When each request is due, in seconds from the start."""
-    due: list[float] = []
-    start = 0.0
-    for phase in phases:
-        due.extend(start + number / phase.rate for number in range(_count(phase)))
-        start += phase.seconds
-    return due
 
 
 def _phase(text: str) -> Phase:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import wrk
-from benchmarks.open_loop import OpenLoopResult, Phase
+from benchmarks.outcomes import OpenLoopResult, Phase
 from benchmarks.places import REPOSITORY
 from benchmarks.running import Running, running
 from benchmarks.servers import Server, Setting

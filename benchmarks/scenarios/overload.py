@@ -9,7 +9,7 @@ from typing import Any
 
 from app.cores import available_cores
 from benchmarks.figures import percentile
-from benchmarks.open_loop import Phase, Window
+from benchmarks.outcomes import Phase, Window
 from benchmarks.running import Running
 from benchmarks.scenarios.driving import Client, Sampler, Trial, proportional_megabytes
 

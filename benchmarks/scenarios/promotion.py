@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.open_loop import Phase
+from benchmarks.outcomes import Phase
 from benchmarks.scenarios.driving import Client, Trial, proportional_megabytes
 from benchmarks.workloads import Workload, import_photo, train_shapes
 

@@ -6,7 +6,7 @@ import socket
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.open_loop import Phase
+from benchmarks.outcomes import Phase
 from benchmarks.scenarios.driving import Client, Trial, proportional_megabytes
 
 _SOCKETS = 300

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from app.cores import available_cores
-from benchmarks.open_loop import Phase
+from benchmarks.outcomes import Phase
 from benchmarks.processes import cpu_seconds_of
 from benchmarks.running import Running
 from benchmarks.scenarios.driving import Client, Trial

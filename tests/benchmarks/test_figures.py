@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.figures import Figure, figure, number, percentile
 from benchmarks.limits import Parts
-from benchmarks.open_loop import Window
+from benchmarks.outcomes import Window
 from benchmarks.scenarios.overload import recovery
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.open_loop import OpenLoopResult, Phase, Target, measure
+from benchmarks.open_loop import Target, measure
+from benchmarks.outcomes import OpenLoopResult, Phase
 
 Behaviour = Callable[[int], tuple[float, int]]
 """From the number of a request to the seconds that it takes and the status that it gets."""

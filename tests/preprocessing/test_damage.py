@@ -143,7 +143,7 @@ def test_whatever_a_decoder_raises_is_a_bad_image(error: Exception, monkeypatch:
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
     with pytest.raises(InvalidImage, match="damaged or cut short: "):
-        to_array(_samples()["png"], SPEC)
+        to_array(_samples()["png palette"], SPEC)
 
 
 MUTATION = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255))

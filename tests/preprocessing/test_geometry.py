@@ -62,10 +62,11 @@ def test_the_filters_differ() -> None:
 
 
 @pytest.mark.parametrize("resample", FILTERS)
-def test_the_models_size_is_left_alone(resample: Filter) -> None:
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_the_models_size_is_left_alone(resample: Filter, fit: Fit) -> None:
     """A picture that has the size already is not resampled."""
     picture = pattern(11, 17)
-    assert np.array_equal(_array(picture, 11, 17, resample=resample), picture)
+    assert np.array_equal(_array(picture, 11, 17, fit, resample), picture)
 
 
 # Fits
