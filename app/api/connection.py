@@ -57,8 +57,7 @@ class Connection(HttpToolsProtocol):
         """Begin with a request that was held back."""
         body = self._held
         if body is not None:
-            exchange = self._begin(body)
-            if exchange is not None:
+            if self._begin(body):
                 self._held = None
                 return
             self._release()
@@ -84,13 +83,17 @@ class Connection(HttpToolsProtocol):
             and _ADDRESS.fullmatch(self.url) is not None
         )
 
-    def _begin(self, body: bytes) -> Exchange | None:
+    def _begin(self, body: bytes) -> bool:
+        """Whether the request goes the direct way."""
         cycle = DirectCycle(self)
+        # Before it begins, since it may end at once.
+        before, self.cycle = self.cycle, cycle  # type: ignore[assignment]  # it has what uvicorn asks of one
         exchange = self._direct.begin(self.headers, self.url[len(_PATH) + 1 :], body, cycle.send)
-        if exchange is not None:
-            cycle.exchange = exchange
-            self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn asks of one
-        return exchange
+        if exchange is None:
+            self.cycle = before
+            return False
+        cycle.exchange = exchange
+        return True
 
     def _release(self) -> None:
         """Begin with a request that was held back as uvicorn does."""

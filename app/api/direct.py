@@ -24,7 +24,7 @@ from app.api.origin import Origins
 from app.api.predict import PATH, TIMEOUT, Predict, is_image, parse_deadline, parse_query, render_answer
 from app.api.routes import declared_scopes
 from app.api.services import services_of_app
-from app.errors import FoveaError
+from app.errors import FoveaError, Overloaded
 from app.serving.classifier import Answer
 from app.serving.visit import Visit
 
@@ -72,7 +72,7 @@ class Direct:
             headers: names in lower case.
             query: what follows the question mark of the address.
             body: as long as its head says.
-            send: called once with the answer, later, unless the exchange is left before.
+            send: called once with the answer: later, unless the exchange is left before; or now, if there is no room.
         """
         begin = time.perf_counter()
         fields = dict(headers)
@@ -90,14 +90,19 @@ class Direct:
             deadline = parse_deadline(None if timeout is None else timeout.decode("latin-1"), self._settings)
         except FoveaError:
             return None
-        exchange = Exchange(self, send, wanted.top_k, begin)
-        visit = self.classifier.visit(
-            body, exchange.answer, model=wanted.model, version=wanted.version, deadline=deadline
-        )
+        exchange = Exchange(self, send, wanted.top_k, begin, self.notes.identify(fields.get(b"x-request-id")))
+        try:
+            visit = self.classifier.visit(
+                body, exchange.answer, model=wanted.model, version=wanted.version, deadline=deadline
+            )
+        except Overloaded as error:
+            # Of these there are the most when it matters, and an answer costs little more than going another way.
+            self.notes.metrics.stage("admission", time.perf_counter() - begin)
+            exchange.refuse(error)
+            return exchange
         if visit is None:
             return None
         exchange.visit = visit
-        exchange.request_id = self.notes.identify(fields.get(b"x-request-id"))
         metrics = self.notes.metrics
         metrics.stage("admission", time.perf_counter() - begin)
         metrics.stage("read", 0.0)
@@ -109,33 +114,35 @@ class Exchange:
 
     __slots__ = ("_begin", "_direct", "_send", "_top_k", "request_id", "visit")
 
-    request_id: str
     visit: Visit
 
-    def __init__(self, direct: Direct, send: Send, top_k: int, begin: float) -> None:
+    def __init__(self, direct: Direct, send: Send, top_k: int, begin: float, request_id: str) -> None:
         self._direct = direct
         self._send = send
         self._top_k = top_k
         self._begin = begin
+        self.request_id = request_id
 
     def answer(self, visit: Visit) -> None:
         """Send what came of the visit."""
         begin = time.perf_counter()
         try:
-            status, head, body = self._render(visit)
+            answer = self._render(visit)
         except Exception:
             logger.exception("Unexpected error", extra={"request_id": self.request_id})
-            status, head, body = _lines(internal_error(self.request_id))
-        self._send(status, head + b"x-request-id: " + self.request_id.encode() + b"\r\n" + _SAFE, body)
-        end = time.perf_counter()
-        self._direct.notes.metrics.stage("render", end - begin)
-        self._end(status, end)
+            answer = _lines(internal_error(self.request_id))
+        self._answer(*answer)
+        self._direct.notes.metrics.stage("render", time.perf_counter() - begin)
+
+    def refuse(self, error: FoveaError) -> None:
+        """Send an error that there was before a visit."""
+        self._answer(*self._problem(error))
 
     def leave(self) -> None:
         """The client has gone before it was answered."""
         self.visit.leave()
         self._direct.notes.metrics.rejected("client_gone")
-        self._end(CLIENT_CLOSED_REQUEST, time.perf_counter())
+        self._end(CLIENT_CLOSED_REQUEST)
 
     def _render(self, visit: Visit) -> tuple[int, bytes, bytes]:
         loaded = visit.engine.loaded
@@ -144,12 +151,19 @@ class Exchange:
         try:
             body = render_answer(answer, [None], self._top_k, self.request_id)
         except FoveaError as error:
-            scope = {"app": self._direct.app, "fovea.request_id": self.request_id}
-            return _lines(answer_error(error, scope))
+            return self._problem(error)
         return 200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body), body
 
-    def _end(self, status: int, now: float) -> None:
-        self._direct.notes.end(self.request_id, route=PATH, method=METHOD, status=status, seconds=now - self._begin)
+    def _problem(self, error: FoveaError) -> tuple[int, bytes, bytes]:
+        return _lines(answer_error(error, {"app": self._direct.app, "fovea.request_id": self.request_id}))
+
+    def _answer(self, status: int, head: bytes, body: bytes) -> None:
+        self._send(status, head + b"x-request-id: " + self.request_id.encode() + b"\r\n" + _SAFE, body)
+        self._end(status)
+
+    def _end(self, status: int) -> None:
+        seconds = time.perf_counter() - self._begin
+        self._direct.notes.end(self.request_id, route=PATH, method=METHOD, status=status, seconds=seconds)
 
 
 # Clients send the same few.

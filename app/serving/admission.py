@@ -30,14 +30,10 @@ class Admission:
         """
         if images > self._limit:
             raise InvalidRequest(f"{images} images in one request; at most {self._limit} are allowed.")
-        if not self.has_room(images):
+        if self._inside + images > self._limit:
             raise self.refusal(
                 f"The queue is full: {self._inside} of {self._limit} images are waiting or running.", images
             )
-
-    def has_room(self, images: int = 1) -> bool:
-        """Whether so many would be let in now; counts nothing."""
-        return self._inside + images <= self._limit
 
     def enter(self, images: int) -> Places:
         """Places for images, given back at the end of the `with` block; errors as of `check`."""

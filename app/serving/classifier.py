@@ -184,14 +184,16 @@ class Classifier:
         """Classify one image without a task that waits for it: `then` is called with the visit once it has its result.
 
         None, and nothing was done or counted, where that cannot be: the image is not one to be answered on the event
-        loop, its version is not loaded, or it would be turned away. `classify` takes it, or says what is wrong.
-        Arguments as of `classify`.
+        loop, or its version is not loaded. `classify` takes it, or says what is wrong. Arguments as of `classify`.
+
+        Raises:
+            Overloaded: the queue is full, or too long for the deadline.
         """
         engine = self._catalogue.present(model, None if version == "production" else version)
-        if engine is None or not engine.takes_here(image) or not self._running or not self._admission.has_room():
+        if engine is None or not engine.takes_here(image) or not self._running:
             return None
-        if self._wait_beyond(engine, 1, deadline) is not None:
-            return None
+        self._admission.check()
+        self._check_wait(engine, 1, deadline)
         return Visit(image, then, engine, self._admission, self._metrics, self._tickets, deadline)
 
     async def check(self, model: str, version: int) -> None:
@@ -228,16 +230,10 @@ class Classifier:
 
     def _check_wait(self, engine: Engine, images: int, deadline: float) -> None:
         """Raise Overloaded if an engine would answer so many images too late."""
-        wait = self._wait_beyond(engine, images, deadline)
-        if wait is not None:
-            left = max(deadline - time.monotonic(), 0)
-            raise self._admission.refusal(
-                f"The answer would take some {wait:.1f} s, and the request allows {left:.1f} s.", images
-            )
-
-    @staticmethod
-    def _wait_beyond(engine: Engine, images: int, deadline: float) -> float | None:
-        """Seconds until an engine would have answered so many images, if that is too late."""
         if deadline == math.inf or (wait := engine.wait(images)) is None:
-            return None
-        return wait if wait > (deadline - time.monotonic()) * _PUNCTUALITY else None
+            return
+        left = deadline - time.monotonic()
+        if wait > left * _PUNCTUALITY:
+            raise self._admission.refusal(
+                f"The answer would take some {wait:.1f} s, and the request allows {max(left, 0):.1f} s.", images
+            )
