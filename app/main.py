@@ -10,36 +10,15 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
 
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-import app as package
-from app.api import (
-    banner,
-    datasets,
-    docs,
-    errors,
-    health,
-    logs,
-    metrics,
-    models,
-    openapi,
-    predict,
-    server,
-    training_jobs,
-    workers,
-)
+from app.api import banner, logs, metrics, server, workers
+from app.api.application import Application
 from app.api.budget import Budget
 from app.api.crew import Crew
-from app.api.lingering import Lingering
-from app.api.observation import Observation
-from app.api.origin import OriginGuard
 from app.api.security import Keys
 from app.api.services import Services
-from app.api.traced_requests import TracedRequests
 from app.api.tracing import Tracing
+from app.api.uploads import clean_uploads
 from app.cores import available_cores
 from app.jobs.executors.local_process import LocalProcess, trainer_environment
 from app.jobs.jobs import Jobs
@@ -54,43 +33,11 @@ from app.store.registry import Registry
 
 logger = logging.getLogger(__name__)
 
-_DESCRIPTION = """Post an image: labels with softmax probabilities come back from a versioned model. Post a labelled
-folder: it trains, evaluates and registers the next version, which goes live without a dropped request.
-
-Errors are problem documents (RFC 9457); [their codes](/docs/errors). Where keys are on, send
-`Authorization: Bearer KEY` or `X-API-Key: KEY`."""
-
-_TAGS = [
-    {"name": "predict", "description": "Images in, labels and probabilities out."},
-    {"name": "models", "description": "Versions, what they were measured at, and which of them answers."},
-    {"name": "datasets", "description": "Labelled images to train on."},
-    {"name": "training", "description": "Jobs that make the next version."},
-    {"name": "health", "description": "Probes and metrics."},
-]
-
+# After the models are loaded, until what only rare requests need is built too. A request that needs it does not wait.
+_FIRST_ANSWERS_SECONDS = 0.5
 
 # So many of the largest bodies are held at a time; of ordinary photos, thousands.
 _BODIES = 16
-
-
-class Application(FastAPI):
-    """FastAPI with an OpenAPI document that also has what is no FastAPI route, and a short way for the hot one."""
-
-    short: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer predict requests past the framework's router and layers, and all others through them."""
-        if scope["type"] == "http" and scope["path"] == predict.PATH and scope["method"] == "POST":
-            scope["app"] = self
-            await self.short(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-    def openapi(self) -> dict[str, Any]:
-        """The document, built once."""
-        if self.openapi_schema is None:
-            self.openapi_schema = openapi.build(self)
-        return self.openapi_schema
 
 
 def build_services(settings: Settings, crew: Crew | None = None) -> Services:
@@ -127,7 +74,7 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
     )
 
 
-def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
+def create_app(settings: Settings, crew: Crew | None = None) -> Application:
     """The service as an ASGI application. `crew`: of a process that is not alone on its port.
 
     Raises:
@@ -136,45 +83,13 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     return assemble(build_services(settings, crew))
 
 
-def assemble(services: Services) -> FastAPI:
+def assemble(services: Services) -> Application:
     """The application around rooms that are there already."""
-    app = Application(
-        title="Fovea",
-        version=package.__version__,
-        summary="Image classification as a service you run yourself.",
-        description=_DESCRIPTION,
-        openapi_tags=_TAGS,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers=errors.handlers(),
-        lifespan=_lifespan,
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-    )
-    app.state.services = services
-    hot = predict.route()
-    # Plain routes before all others: routes are tried in order, and these are called most.
-    app.router.routes.extend([hot, *health.routes(), *metrics.routes(), *docs.routes()])
-    for router in (models.router, datasets.router, training_jobs.router):
-        app.router.routes.extend(router.routes)
-    app.short = predict.Short(hot)
-    # From the innermost to the outermost.
-    layers: list[tuple[Any, dict[str, Any]]] = [
-        (OriginGuard, {"services": services}),
-        (Lingering, {}),
-        (Observation, {"services": services}),
-    ]
-    if services.tracing is not None:
-        layers.append((TracedRequests, {"tracing": services.tracing, "metrics": services.metrics}))
-    for layer, options in layers:
-        app.add_middleware(layer, **options)
-        app.short = layer(app.short, **options)
-    return app
+    return Application(services, _lifespan)
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: Application) -> AsyncIterator[None]:
     services: Services = app.state.services
     settings = services.settings
     await asyncio.to_thread(_tidy, services)
@@ -252,7 +167,7 @@ def _tidy(services: Services) -> None:
         services.settings.workspace.mkdir(parents=True, exist_ok=True)
     services.registry.clean()
     services.datasets.clean()
-    datasets.clean_uploads(services.settings.workspace)
+    clean_uploads(services.settings.workspace)
 
 
 def serve_alone(settings: Settings, listener: socket.socket) -> None:
@@ -273,16 +188,22 @@ def _serve_here(settings: Settings, listener: socket.socket, crew: Crew | None =
     # Once, and not again by one that replaces the first.
     announces = crew is None or (crew.number == 0 and not crew.complete)
 
-    async def announce() -> None:
+    async def follow_up() -> None:
         await services.lifecycle.loaded.wait()
-        if not announces:
-            return
         await services.crew.wait()
-        sys.stdout.write(await asyncio.to_thread(banner.banner, services, address, url) + "\n")
-        sys.stdout.flush()
+        if announces:
+            sys.stdout.write(await asyncio.to_thread(banner.banner, services, address, url) + "\n")
+            sys.stdout.flush()
+        # The first answers come first.
+        await asyncio.sleep(_FIRST_ANSWERS_SECONDS)
+        try:
+            await app.complete()
+        except Exception:
+            logger.exception("Models, datasets and training cannot be asked about; the next request tries again.")
+        _tend_garbage()
 
     _tend_garbage()
-    server.run(app, listener, announce)
+    server.run(app, listener, follow_up)
 
 
 def _tend_garbage() -> None:

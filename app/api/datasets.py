@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 
 from app.api.bodies import Limits, stream_file
 from app.api.examples import DATASETS, REPORT, answer, binary, files
+from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.pools import run_in
-from app.api.routes import GuardedRoute, requires
+from app.api.routes import requires
 from app.api.schemas import DatasetList
 from app.api.security import caller
 from app.api.services import services_of
-from app.errors import Conflict, DatasetNotFound, InvalidRequest, StorageFailed
+from app.api.uploads import complete, receiving, uploads, write
+from app.errors import Conflict, DatasetNotFound
 from app.names import check_name
 from app.store.dataset_report import DatasetReport
 from app.store.datasets import Datasets
@@ -100,15 +98,15 @@ async def add_dataset(
     limits = Limits(services.settings.max_upload_bytes, services.settings.upload_timeout)
     pools = services.pools
     folder = uploads(services.settings.workspace)
-    with _upload(folder) as file:
+    with receiving(folder) as file:
         await stream_file(
             request.receive,
             request.headers,
             limits,
-            lambda chunk: run_in(pools.receiving, _write, file, chunk),
+            lambda chunk: run_in(pools.receiving, write, file, chunk),
             raw_types=_ARCHIVE_TYPES,
         )
-        await run_in(pools.receiving, _complete, file)
+        await run_in(pools.receiving, complete, file)
         report = await run_in(pools.checking, services.datasets.add, name, Path(file.name), by=caller(request.scope))
     response.headers["Location"] = f"{router.prefix}/{name}"
     return report
@@ -142,53 +140,6 @@ def get_dataset(
 ) -> DatasetReport:
     """One dataset: classes, counts, sizes, rejected files with reasons, duplicates, label-case twins."""
     return services_of(request.scope).datasets.report(name)
-
-
-def uploads(workspace: Path) -> Path:
-    """The folder that holds archives while they are received and unpacked."""
-    return workspace / "uploads"
-
-
-def clean_uploads(workspace: Path) -> None:
-    """Remove archives that a process left when it died; those in use are locked by the living."""
-    with suppress(FileNotFoundError):
-        for path in uploads(workspace).iterdir():
-            with suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-
-
-@contextmanager
-def _upload(folder: Path) -> Iterator[IO[bytes]]:
-    """A temporary file there, removed at the end of the block, whatever happens."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = tempfile.NamedTemporaryFile(dir=folder, prefix="upload-", buffering=2**20)  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise StorageFailed(f"The workspace cannot be written: {error.strerror}.") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield file
-    finally:
-        # Closing flushes what is left, and a full disk fails there a second time; the file goes anyway.
-        with suppress(OSError):
-            file.close()
-
-
-def _write(file: IO[bytes], chunk: bytes) -> None:
-    try:
-        file.write(chunk)
-    except OSError as error:
-        raise StorageFailed(f"The archive could not be stored: {error.strerror}.") from error
-
-
-def _complete(file: IO[bytes]) -> None:
-    try:
-        file.flush()
-    except OSError as error:
-        raise StorageFailed(f"The archive could not be stored: {error.strerror}.") from error
-    if os.fstat(file.fileno()).st_size == 0:
-        raise InvalidRequest("There is no archive in the request: send a zip, tar or tar.gz as its body.")
 
 
 def _check_free(datasets: Datasets, name: str) -> None:

@@ -11,19 +11,13 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
 from app import errors
 from app.api.services import services_of
-from app.api.validation import explain, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +95,9 @@ TURNED_AWAY = frozenset({"payload_too_large", "request_timeout", "unauthorized",
 _PASSING = (errors.Overloaded, errors.NotReady, errors.DeadlineExceeded)
 
 
-class _Framework:
-    """Codes of errors that the framework finds before any of our code runs."""
-
-    VALIDATION: ClassVar[str] = "validation_failed"
-    BY_STATUS: ClassVar[Mapping[int, str]] = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
+# Codes of errors that are found before any of our code runs.
+VALIDATION_FAILED = "validation_failed"
+BY_STATUS: Mapping[int, str] = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
 
 def kind_of(error: type[errors.FoveaError]) -> Kind:
@@ -123,7 +115,7 @@ def codes() -> dict[str, tuple[int, str, str]]:
         for error, kind in KINDS.items()
     }
     table["error"] = (500, "Internal error", "A fault of the service. The log has more under the problem's `id`.")
-    table[_Framework.VALIDATION] = (
+    table[VALIDATION_FAILED] = (
         422,
         "Validation failed",
         "A parameter or field of the body is wrong; `errors` lists where, why and what is allowed.",
@@ -186,15 +178,6 @@ def request_id_of(scope: Scope) -> str | None:
     return value
 
 
-def handlers() -> dict[int | type[Exception], Any]:
-    """What the application installs, so that no error leaves in another form."""
-    return {
-        errors.FoveaError: _domain_error,
-        HTTPException: _http_error,
-        RequestValidationError: _validation_error,
-    }
-
-
 def answer(error: errors.FoveaError, scope: Scope) -> Response:
     """The answer to a request that ended with one of the domain's errors, counted and logged as it should be."""
     if error.code in TURNED_AWAY:
@@ -205,50 +188,3 @@ def answer(error: errors.FoveaError, scope: Scope) -> Response:
     if isinstance(error, errors.NotReady | errors.DeadlineExceeded):
         return render(error, request_id, services_of(scope).classifier.retry_after())
     return render(error, request_id)
-
-
-async def _domain_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.FoveaError)
-    return answer(error, request.scope)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    code = _Framework.BY_STATUS.get(status, status.name.lower())
-    detail = error.detail if error.detail != status.phrase else status.description or status.phrase
-    headers = dict(error.headers or {})
-    if status == HTTPStatus.NOT_FOUND:
-        detail = "There is nothing at this path. The docs page, /docs, lists all there is."
-    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = ", ".join(sorted(part.strip() for part in headers.pop("Allow", "").split(",")))
-        headers["Allow"] = allowed
-        detail = f"{request.method} is not allowed here. Allowed: {allowed}."
-    elif isinstance(error.__cause__, RecursionError):
-        detail = "The JSON body is nested too deeply. Nothing that is accepted here goes deeper than five levels."
-    elif isinstance(error.__cause__, UnicodeDecodeError):
-        detail = "The JSON body is not valid UTF-8, which JSON has to be."
-    title = codes()[code][1] if code in codes() else status.phrase
-    return problem(status, code, title, detail, request_id=request_id_of(request.scope), headers=headers)
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    route = request.scope.get("route")
-    body = getattr(getattr(route, "body_field", None), "field_info", None)
-    examples: dict[str, str] = {}
-    for parameter in route.dependant.query_params if isinstance(route, APIRoute) else ():
-        if parameter.field_info.examples:
-            examples[parameter.alias] = str(parameter.field_info.examples[0])
-    found = [explain(entry, getattr(body, "annotation", None), examples) for entry in error.errors()]
-    detail = "; ".join(map(sentence, found[:3]))
-    if len(found) > 3:
-        detail += f"; and {len(found) - 3} more"
-    return problem(
-        422,
-        _Framework.VALIDATION,
-        "Validation failed",
-        detail,
-        request_id=request_id_of(request.scope),
-        more={"errors": found},
-    )

@@ -23,8 +23,9 @@ from app.api.examples import (
     VERSION,
     answer,
 )
+from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
-from app.api.routes import GuardedRoute, requires
+from app.api.routes import requires
 from app.api.schemas import (
     EngineTuning,
     ModelDocument,

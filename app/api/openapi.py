@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.api import errors, predict_document
-from app.api.routes import GuardedRoute, PlainRoute
+from app.api.guarded import GuardedRoute
+from app.api.routes import PlainRoute
 from app.api.security import SCOPES
 
 _PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}

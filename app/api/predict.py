@@ -29,7 +29,6 @@ from app.api.bodies import (
 )
 from app.api.departure import Departure
 from app.api.errors import UnsupportedMediaType, request_id_of
-from app.api.errors import answer as answer_error
 from app.api.routes import PlainRoute, check_query, requires
 from app.api.services import services_of
 from app.errors import DeadlineExceeded, FoveaError, InvalidImage, InvalidRequest
@@ -62,7 +61,7 @@ class Query:
 
 @requires("predict")
 class Predict:
-    """The ASGI application behind the route. Raises the domain's errors; see `Short`."""
+    """The ASGI application behind the route. Raises the domain's errors."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise the domain's error."""
@@ -111,23 +110,8 @@ class Predict:
             stages += [("admission", begin, admitted), ("read", admitted, read), ("render", answered, sent)]
 
 
-class Short:
-    """The way to `Predict` past the framework's router and its layers, which cost more than they do here."""
-
-    def __init__(self, route: PlainRoute) -> None:
-        self._route = route
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request to the route, which must be one that it takes."""
-        scope["route"] = self._route
-        try:
-            await self._route.handle(scope, receive, send)
-        except FoveaError as error:
-            await answer_error(error, scope)(scope, receive, send)
-
-
 def route() -> PlainRoute:
-    """The route, for the OpenAPI document and for methods that it does not take."""
+    """The route."""
     return PlainRoute(PATH, Predict(), methods=["POST"])
 
 

@@ -1,8 +1,8 @@
 """Routes that are closed unless they say who may use them.
 
-`GuardedRoute` is the route class of every FastAPI router here, `PlainRoute` that of the bare
-routes beside them. Making one for an endpoint that declares neither `@requires(...)` nor
-`@public` fails, when the module is imported or the application is built.
+`PlainRoute` is the class of the bare routes; `app.api.guarded.GuardedRoute` is that of every
+FastAPI router. Making one for an endpoint that declares neither `@requires(...)` nor `@public`
+fails, when the module is imported or the application is built.
 """
 
 from __future__ import annotations
@@ -10,22 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from fastapi.routing import APIRoute
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from app.api import security
-from app.api.bodies import Limits, media_type, printable, read_body, replay
-from app.api.errors import UnsupportedMediaType
 from app.api.services import services_of
 from app.errors import InvalidRequest
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 _ATTRIBUTE = "__fovea_scopes__"
-
-# No JSON that this API takes comes near it; without a cap of its own, parsing costs twenty times its size.
-_MOST_JSON = 2**20
 
 
 def requires(*scopes: security.Scope) -> Callable[[_Endpoint], _Endpoint]:
@@ -57,33 +51,6 @@ def declared_scopes(endpoint: object) -> frozenset[security.Scope] | None:
             f"The endpoint {endpoint!r} does not declare who may use it: @requires or @public."
         ) from None
     return scopes
-
-
-class GuardedRoute(APIRoute):
-    """Checks the key before a byte of the body is read, then reads the body with a cap and a deadline."""
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        self.scopes = declared_scopes(endpoint)
-        super().__init__(path, endpoint, **options)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through to the endpoint, or raise the domain's error for why not."""
-        if scope["method"] in (self.methods or ()):
-            services = services_of(scope)
-            if self.scopes is not None:
-                security.authorize(services.keys, scope, self.scopes)
-            check_query(scope, tuple(parameter.alias for parameter in self.dependant.query_params))
-            if self.body_field is not None:
-                headers = Headers(scope=scope)
-                limits = Limits(min(services.settings.max_body_bytes, _MOST_JSON), services.settings.body_timeout)
-                body = await read_body(receive, headers, limits)
-                if body and not _is_json(media_type(headers)):
-                    raise UnsupportedMediaType(
-                        f"Content-Type {printable(media_type(headers))!r} is not accepted here. "
-                        "Allowed: application/json."
-                    )
-                receive = replay(body, receive)
-        await super().handle(scope, receive, send)
 
 
 class PlainRoute(Route):
@@ -121,7 +88,3 @@ def check_query(scope: Scope, allowed: tuple[str, ...]) -> None:
         named = ", ".join(repr(name[:40]) for name in unknown[:3])
         known = f"Allowed: {', '.join(allowed)}." if allowed else "None are allowed here."
         raise InvalidRequest(f"Unknown query parameter {named}. {known}")
-
-
-def _is_json(kind: str) -> bool:
-    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

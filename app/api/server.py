@@ -15,7 +15,7 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from app.api.accepting import Acceptor
 from app.api.connection import Connection
@@ -36,7 +36,7 @@ _HEAR_OUT_SECONDS = 0.5
 Announce = Callable[[], Awaitable[None]]
 
 
-def run(app: FastAPI, listener: socket.socket, announce: Announce | None = None) -> None:
+def run(app: Starlette, listener: socket.socket, announce: Announce | None = None) -> None:
     """Serve until SIGTERM or SIGINT: not ready at once, requests in flight answered, then return.
 
     Args:

@@ -12,9 +12,10 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from app.api.examples import CANCELLED, JOBS, QUEUED, RUNNING, SPECS, SUCCEEDED, answer
+from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.pools import run_in
-from app.api.routes import GuardedRoute, requires
+from app.api.routes import requires
 from app.api.security import has_scope
 from app.api.services import Services, services_of
 from app.errors import Forbidden, InvalidDataset

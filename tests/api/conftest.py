@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
+from app.api.application import Application
 from app.api.security import make_key
 from app.api.services import Services
 from app.main import assemble, build_services
@@ -42,7 +42,7 @@ def registry(tmp_path: Path) -> Registry:
 class API:
     """An application and a client of it."""
 
-    app: FastAPI
+    app: Application
     services: Services
     client: httpx.AsyncClient
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.api.datasets import clean_uploads, uploads
+from app.api.uploads import clean_uploads, uploads
 from tests.api.conftest import API, Problem, StartAPI
 from tests.server import Server
 from tests.serving.versions import gray

@@ -7,8 +7,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from app.api.guarded import GuardedRoute
 from app.api.openapi import downgrade
-from app.api.routes import GuardedRoute, PlainRoute
+from app.api.routes import PlainRoute
 from app.store.registry import Registry
 from tests.api.conftest import API
 from tests.serving.versions import gray

@@ -14,8 +14,8 @@ import pytest
 
 from app.api import datasets as datasets_route
 from app.api import training_jobs
-from app.api.datasets import uploads
 from app.api.pools import Pools, run_in
+from app.api.uploads import uploads, write
 from app.store.registry import Registry
 from tests.api.conftest import API, StartAPI
 from tests.api.test_datasets import images, make_zip
@@ -105,8 +105,8 @@ async def test_uploads_to_a_hanging_disk_hold_up_nothing_else(
 ) -> None:
     """While writes of uploads hang, metrics are answered and promotions are followed."""
     api = await start()
-    wait, begun = blocked(datasets_route._write, gate)
-    monkeypatch.setattr(datasets_route, "_write", wait)
+    wait, begun = blocked(write, gate)
+    monkeypatch.setattr(datasets_route, "write", wait)
     tasks = [upload(api, number) for number in range(CALLS)]
     await until(lambda: begun.acquire(blocking=False))
     await answers_and_follows(api, registry)

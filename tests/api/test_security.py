@@ -13,10 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from starlette.routing import Route
 
-from app.api.routes import GuardedRoute, PlainRoute, requires
+from app.api.application import Application
+from app.api.guarded import GuardedRoute
+from app.api.routes import PlainRoute, requires
 from app.api.security import Keys, make_key, parse_keys
 from app.errors import ConfigurationError, InvalidName
 from app.settings import Settings
@@ -42,7 +43,7 @@ PUBLIC = {
 }
 
 
-def routes(app: FastAPI) -> list[tuple[str, str, frozenset[str] | None]]:
+def routes(app: Application) -> list[tuple[str, str, frozenset[str] | None]]:
     """Every (method, template, scopes) of the application."""
     found: list[tuple[str, str, frozenset[str] | None]] = []
     for route in app.routes:
