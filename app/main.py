@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import math
 import socket
@@ -11,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+from app import garbage
 from app.api import banner, logs, metrics, server, workers
 from app.api.application import Application
 from app.api.budget import Budget
@@ -179,6 +179,22 @@ def serve_alone(settings: Settings, listener: socket.socket) -> None:
     _serve_here(settings, listener)
 
 
+def serve_in_crew(arguments: list[str]) -> None:
+    """Run the service in this process, which is one of several, until it is told to stop.
+
+    Args:
+        arguments: as `app.api.workers.Worker` gives them.
+
+    Raises:
+        ConfigurationError: keys that cannot be read.
+    """
+    worker = workers.Worker.parse(arguments)
+    settings = Settings()
+    logs.configure(settings.log_format, settings.log_level)
+    server.end_with(worker.parent_pipe)
+    _serve_here(settings, socket.socket(fileno=worker.listener), worker.crew)
+
+
 def _serve_here(settings: Settings, listener: socket.socket, crew: Crew | None = None) -> None:
     ignore_decoder_warnings()
     app = create_app(settings, crew)
@@ -200,31 +216,7 @@ def _serve_here(settings: Settings, listener: socket.socket, crew: Crew | None =
             await app.complete()
         except Exception:
             logger.exception("Models, datasets and training cannot be asked about; the next request tries again.")
-        _tend_garbage()
+        garbage.settle()
 
-    _tend_garbage()
+    garbage.resume()
     server.run(app, listener, follow_up)
-
-
-def _tend_garbage() -> None:
-    """Have the garbage collector look less often, and not at what is there before any model: it stays to the end.
-
-    A request makes a few hundred objects and no cycles to speak of; with Python's own settings, made for programs
-    that do, the collector takes a twentieth of the time of a service with a small model.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-
-
-def _worker(arguments: list[str]) -> None:
-    """One of several processes; see `app.api.workers`."""
-    worker = workers.Worker.parse(arguments)
-    settings = Settings()
-    logs.configure(settings.log_format, settings.log_level)
-    server.end_with(worker.parent_pipe)
-    _serve_here(settings, socket.socket(fileno=worker.listener), worker.crew)
-
-
-if __name__ == "__main__":
-    _worker(sys.argv[1:])

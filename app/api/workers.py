@@ -44,7 +44,7 @@ class Worker:
     """One that ends when the parent is gone."""
 
     def arguments(self) -> list[str]:
-        """For the command line of `python -m app.main`."""
+        """For the command line of `python -m app.worker`."""
         crew = self.crew
         return [
             json.dumps([str(crew.folder), crew.number, crew.size, crew.loads_first, self.listener, self.parent_pipe])
@@ -65,7 +65,7 @@ def run_workers(
     processes: int,
     adjust: bool = False,
 ) -> int:
-    """Run processes of `python -m app.main`, which accept from `listener`, until told to stop.
+    """Run processes of `python -m app.worker`, which accept from `listener`, until told to stop.
 
     Args:
         settings: of the service.
@@ -239,7 +239,7 @@ class _Team:
         crew = replace(self.crew, number=number, loads_first=loads_first)
         worker = Worker(crew, self._listener, self._parent_pipe)
         return subprocess.Popen(
-            [sys.executable, "-m", "app.main", *worker.arguments()],
+            [sys.executable, "-m", "app.worker", *worker.arguments()],
             env=self._environment,
             pass_fds=(self._listener, self._parent_pipe),
         )

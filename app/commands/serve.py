@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.commands.environment import load_settings
+from app.garbage import paused, resume
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -27,7 +28,8 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
     It stops on SIGTERM or Ctrl-C after the requests in flight. A training job that runs goes on
     by itself, and the next start takes it over.
     """
-    run(load_settings(host=host, port=port, workers=workers))
+    with paused():
+        run(load_settings(host=host, port=port, workers=workers))
 
 
 def run(settings: Settings) -> None:
@@ -61,6 +63,7 @@ def run(settings: Settings) -> None:
     from app.api.workers import run_workers
     from app.jobs.executors.local_process import trainer_environment
 
+    resume()
     # What the workers share is on disk, so they need only know the same settings.
     status = run_workers(
         settings, listener, trainer_environment(settings), processes=processes or 1, adjust=processes is None

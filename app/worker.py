@@ -1,0 +1,19 @@
+"""One of several serving processes: `python -m app.worker`, as `app.api.workers` starts it."""
+
+from __future__ import annotations
+
+import sys
+
+from app.garbage import paused
+
+
+def main(arguments: list[str]) -> None:
+    """Serve on the socket that `arguments` name, until told to stop; see `app.api.workers.Worker`."""
+    with paused():
+        from app.main import serve_in_crew
+
+        serve_in_crew(arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
