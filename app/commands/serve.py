@@ -9,6 +9,7 @@ import click
 
 from app.commands.environment import load_settings
 from app.garbage import paused, resume
+from app.numpy_import import import_numpy
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -55,6 +56,7 @@ def run(settings: Settings) -> None:
     else:
         processes = 1 if cores == 1 else Sizing(settings.cache_folder, cores).recall()
     if processes == 1:
+        import_numpy()
         from app.main import serve_alone
 
         serve_alone(settings, listener)
