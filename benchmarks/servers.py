@@ -90,6 +90,8 @@ class Server:
     def variables(self, workload: Workload, port: int, setting: Setting) -> dict[str, str]:
         """Its environment: this one without the settings of the product, and its own."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOVEA_", "BENCH_"))}
+        # All find their modules compiled from the second start on, as wherever they are installed.
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
         return {
             **kept,
             "PATH": f"{self.python.parent}:{kept.get('PATH', '')}",
