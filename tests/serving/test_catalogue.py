@@ -449,7 +449,6 @@ async def test_a_version_that_was_replaced_is_closed_after_its_last_request(
     await eventually(lambda: engines.open == [2])
 
 
-@pytest.mark.parametrize("runtime", ["fake", "openvino"])
 async def test_a_version_that_is_loaded_beside_others_is_loaded_with_regard_for_them(
     registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +470,7 @@ async def test_a_version_that_is_loaded_beside_others_is_loaded_with_regard_for_
     await eventually(lambda: len(trimmed) == 1)
 
 
+@pytest.mark.parametrize("runtime", ["fake", "openvino"])
 async def test_promotions_and_rollbacks_under_load_fail_no_request(
     registry: Registry,
     start: StartClassifier,
