@@ -196,6 +196,8 @@ class EngineChoice:
         opening = case.opening
         if self._preparation is None or not opening.beside or self._is_prepared(case):
             return
+        if self._cache is None or not self._cache.usable():
+            return
         with self._turn():
             if not self._is_prepared(case):
                 self._preparation.run(opening.folder, lanes=opening.lanes, threads=opening.threads)

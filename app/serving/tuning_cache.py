@@ -73,6 +73,13 @@ class TuningCache:
         """The folder is made when it is needed."""
         self._folder = folder
 
+    def usable(self) -> bool:
+        """Whether what is stored is found again, by this process and by others of this user's."""
+        try:
+            return open_private(self._folder, create=True)
+        except OSError:
+            return False
+
     def load(self, kind: Kind, circumstances: Mapping[str, str | int]) -> Choice | None:
         """What was measured under these circumstances, if it was and can be read."""
         path = self._path(kind, circumstances)

@@ -321,6 +321,14 @@ def test_where_nobody_would_feel_it_a_version_is_timed_here(workshop: Workshop, 
     assert aside.runs == 0
 
 
+def test_without_a_cache_nothing_is_done_aside(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
+    """Nothing would come back from there."""
+    aside = Aside(beside := replace(opening, beside=True))
+    cache = tmp_path / "missing" / "cache" / "engines"
+    assert choose([[workshop.candidate("one")]], cache, preparation=aside).open(beside)[0].name == "one"
+    assert aside.runs == 0
+
+
 def test_what_fails_aside_is_done_here(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
     """Slower for those who wait meanwhile, but done."""
     aside = Aside(beside := replace(opening, beside=True))
