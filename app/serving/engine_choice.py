@@ -25,6 +25,8 @@ from app.store.manifest import Manifest
 
 # A model on all threads besides that of the lanes costs memory: it is kept where a lone image gains this much by it.
 _WORTH_IT = 1.2
+# Between the steps of a load, of 20 to 100 ms each, in which what has queued meanwhile is answered.
+_BREATH = 0.1
 
 Groups = Sequence[Sequence[Candidate]]
 
@@ -229,6 +231,7 @@ class EngineChoice:
         choice, candidate = known
         try:
             runtime = opening.load((candidate.wide if choice.wide else None) or candidate.load)
+            breathe(beside=opening.beside)
             opening.check(runtime, candidate)
         except VersionRefused as refusal:
             _log.warning("%s was chosen before, but cannot be used now: %s", candidate.name, refusal)
@@ -322,6 +325,12 @@ class EngineChoice:
             decode_seconds=opening.decode_seconds,
         )
         return first.runtime, tuning
+
+
+def breathe(*, beside: bool) -> None:
+    """Leave the cores to those who are answered, if there are any: one long load would have them all queue."""
+    if beside:
+        time.sleep(_BREATH)
 
 
 def _widen(opening: Opening, winner: _Opened, lone_seconds: float) -> tuple[Runtime | None, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.errors import FoveaError, StorageFailed, VersionRefused
 from app.metrics import Metrics
-from app.serving.engine_choice import EngineChoice, Opening
+from app.serving.engine_choice import EngineChoice, Opening, breathe
 from app.serving.golden import decoder_difference, read_expected
 from app.serving.runtimes.base import Runtime
 from app.serving.tuning import Tuning
@@ -76,6 +76,7 @@ def _load(
     beside: bool,
 ) -> LoadedVersion:
     manifest = registry.verify(model, version)
+    breathe(beside=beside)
     folder = registry.folder(model, version)
     try:
         expected = read_expected(folder, manifest)
@@ -83,6 +84,7 @@ def _load(
         begin = time.thread_time()
         difference = decoder_difference(folder, manifest, expected)
         decode_seconds = (time.thread_time() - begin) / len(expected.images)
+        breathe(beside=beside)
         runtime, tuning = choice.open(Opening(folder, manifest, expected, lanes, threads, decode_seconds, beside))
     except VersionRefused as error:
         raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
