@@ -10,6 +10,8 @@ from app.commands.environment import Commands, load_settings, open_registry, pri
 from app.errors import FoveaError, InvalidRequest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from app.settings import Settings
     from app.store.manifest import Manifest, Promotion
     from app.store.registry import Registry
@@ -61,7 +63,8 @@ def show(model: str, version: int | None, as_json: bool) -> None:
     production = registry.production(model)
     note = ", in production" if production and production.version == version else ""
     click.echo(f"{model} version {version}{note}")
-    facts = _facts(manifest) | _engines(settings, manifest) | {"files": str(registry.folder(model, version))}
+    folder = registry.folder(model, version)
+    facts = _facts(manifest) | _engines(settings, folder, manifest) | {"files": str(folder)}
     column = max(map(len, facts))
     for name, fact in facts.items():
         click.echo(f"  {name.ljust(column)}  {fact}")
@@ -139,11 +142,12 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     return facts
 
 
-def _engines(settings: Settings, manifest: Manifest) -> dict[str, str]:
+def _engines(settings: Settings, folder: Path, manifest: Manifest) -> dict[str, str]:
     """The engine that was chosen for a version here, and how fast each was, as it was measured last."""
+    from app.serving.likeness import kind_of
     from app.serving.tuning_cache import TuningCache
 
-    choices = TuningCache(settings.cache_folder / "engines").of(manifest)
+    choices = TuningCache(settings.cache_folder / "engines").of(kind_of(folder, manifest))
     if not choices:
         return {}
     choice = choices[0]

@@ -14,7 +14,7 @@ from typing import Protocol
 from app.errors import VersionRefused
 from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.compiled_models import CompiledModels
-from app.serving.runtimes.loading import load_litert, load_openvino, load_tensorflow
+from app.serving.runtimes.loading import load_litert, load_openvino, load_tensorflow, openvino_is_compiled
 from app.settings import Settings
 from app.store.manifest import LITERT, Manifest, Precision
 
@@ -31,6 +31,14 @@ class Candidate:
     wide: RuntimeLoader | None = None
     """The same with a second model on all threads, for lone images; None: the engine has no such thing."""
     precision: Precision = "f32"
+    compiled: Compiled | None = None
+    """Whether what it compiles is on disk already; None: it compiles nothing to speak of."""
+
+
+class Compiled(Protocol):
+    """Says whether a version need not be compiled; arguments as of a `RuntimeLoader`. `wide`: also for all threads."""
+
+    def __call__(self, manifest: Manifest, /, *, lanes: int, threads: int, wide: bool) -> bool: ...
 
 
 class Candidates(Protocol):
@@ -47,7 +55,8 @@ def candidates(settings: Settings) -> Candidates:
 
     def openvino(precision: Precision) -> Candidate:
         load = partial(load_openvino, precision=precision, compiled=compiled)
-        return Candidate(f"openvino-{precision}", load, partial(load, wide=True), precision)
+        known = partial(openvino_is_compiled, precision=precision, compiled=compiled)
+        return Candidate(f"openvino-{precision}", load, partial(load, wide=True), precision, known)
 
     litert = Candidate("litert-f32", load_litert, partial(load_litert, wide=True))
     tensorflow = Candidate("tensorflow-f32", load_tensorflow)

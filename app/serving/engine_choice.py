@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from app.cores import available_cores
 from app.errors import InferenceFailed, VersionRefused
 from app.serving.candidates import Candidate, Candidates, candidates, circumstances
 from app.serving.golden import Expected, check_answers
+from app.serving.likeness import Kind, kind_of
+from app.serving.preparation import Preparation
 from app.serving.processor import processor
 from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.loading import load_fake
@@ -23,6 +25,10 @@ from app.store.manifest import Manifest
 
 # A model on all threads besides that of the lanes costs memory: it is kept where a lone image gains this much by it.
 _WORTH_IT = 1.2
+# Between the steps of a load, of 20 to 100 ms each, in which what has queued meanwhile is answered.
+_BREATH = 0.1
+
+Groups = Sequence[Sequence[Candidate]]
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +46,8 @@ class Opening:
     """Threads that the engine may use in all."""
     decode_seconds: float
     """What decoding a golden image took, on average."""
+    beside: bool = False
+    """Whether others are being answered meanwhile, who shall not feel it."""
 
     def load(self, load: RuntimeLoader) -> Runtime:
         return load(self.folder, self.manifest, lanes=self.lanes, threads=self.threads)
@@ -56,6 +64,16 @@ class Opening:
             runtime.close()
             raise
         return (time.perf_counter() - begin) / (1 + len(self.expected.images))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """An opening, with what a choice for it depends on."""
+
+    opening: Opening
+    groups: Groups
+    kind: Kind
+    facts: dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,7 @@ class EngineChoice:
         timed: bool = True,
         cache: TuningCache | None = None,
         circumstances: Mapping[str, str | int] | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -86,12 +105,14 @@ class EngineChoice:
             timed: False: the first candidate that passes its checks is taken; only these are timed.
             cache: where choices are kept.
             circumstances: settings and software that a choice in the cache holds for.
+            preparation: fills the cache aside, for versions that are opened beside others.
         """
         self._candidates = candidates
         self._max_batch = max_batch
         self._timed = timed
         self._cache = cache
         self._circumstances = dict(circumstances or {})
+        self._preparation = preparation
 
     @classmethod
     def of(cls, settings: Settings) -> EngineChoice:
@@ -109,6 +130,7 @@ class EngineChoice:
             max_batch=settings.max_batch,
             cache=TuningCache(settings.cache_folder / "engines"),
             circumstances=circumstances(settings),
+            preparation=Preparation(settings),
         )
 
     @classmethod
@@ -119,27 +141,42 @@ class EngineChoice:
     def open(self, opening: Opening) -> tuple[Runtime, Tuning]:
         """Open a version with the engine that suits it best, warm and checked.
 
-        The first time on this kind of processor the engines are timed; from then on the cache knows.
+        The first time that its kind is opened on this kind of processor the engines are timed; from then on the cache
+        knows. Beside others that, and compiling, is done by a process aside.
 
         Raises:
             VersionRefused: no engine can run it, or its answers are not those of the golden examples.
         """
         if not self._timed:
-            return self._take_first(opening)
-        facts = self._facts(opening)
-        if (known := self._reopen(opening, facts)) is not None:
+            return self._take_first(opening, self._candidates(opening.manifest))
+        case = self._case(opening)
+        self._prepare_aside(case)
+        if (known := self._reopen(case)) is not None:
             return known
-        with ExitStack() as stack:
-            if self._cache is not None:
-                stack.enter_context(self._cache.turn())
-                # Another worker may have measured in the meantime.
-                if (known := self._reopen(opening, facts)) is not None:
-                    return known
-            return self._choose(opening, facts)
+        with self._turn():
+            # Another worker may have measured in the meantime.
+            return self._reopen(case) or self._choose(case)
 
-    def _facts(self, opening: Opening) -> dict[str, str | int]:
+    def prepare(self, opening: Opening) -> None:
+        """Fill the cache, for a process that waits for it. To be called in a process that does nothing else.
+
+        Raises:
+            VersionRefused: as of `open`.
+        """
+        case = self._case(opening)
+        # The seconds of the processor: those on the wall are long where others have it first.
+        runtime, _ = self._reopen(case) or self._choose(case, clock=time.process_time)
+        runtime.close()
+
+    def stop(self) -> None:
+        """Break off what is done aside; to be called before waiting for the calls of `open` that wait for it."""
+        if self._preparation is not None:
+            self._preparation.stop()
+
+    def _case(self, opening: Opening) -> _Case:
+        groups = self._candidates(opening.manifest)
         kind = processor()
-        return {
+        facts = {
             **self._circumstances,
             "processor": kind.name,
             "processor_key": kind.key,
@@ -147,37 +184,77 @@ class EngineChoice:
             "lanes": opening.lanes,
             "threads": opening.threads,
             "max_batch": self._max_batch,
+            "candidates": "; ".join(", ".join(each.name for each in group) for group in groups),
         }
+        return _Case(opening, groups, kind_of(opening.folder, opening.manifest), facts)
 
-    def _reopen(self, opening: Opening, facts: dict[str, str | int]) -> tuple[Runtime, Tuning] | None:
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with nullcontext() if self._cache is None else self._cache.turn():
+            yield
+
+    def _prepare_aside(self, case: _Case) -> None:
+        """Have a process fill the cache, unless it is filled, or nobody would feel it if it were done here."""
+        opening = case.opening
+        if self._preparation is None or not opening.beside or self._is_prepared(case):
+            return
+        if self._cache is None or not self._cache.usable():
+            return
+        with self._turn():
+            if not self._is_prepared(case):
+                self._preparation.run(opening.folder, lanes=opening.lanes, threads=opening.threads)
+
+    def _is_prepared(self, case: _Case) -> bool:
+        """Whether the version can be opened without timing or compiling anything."""
+        known = self._known(case)
+        if known is None:
+            return False
+        choice, candidate = known
+        opening = case.opening
+        return candidate.compiled is None or candidate.compiled(
+            opening.manifest, lanes=opening.lanes, threads=opening.threads, wide=choice.wide
+        )
+
+    def _known(self, case: _Case) -> tuple[Choice, Candidate] | None:
+        """What was chosen before, if it holds here."""
+        choice = self._cache.load(case.kind, case.facts) if self._cache is not None else None
+        if choice is None or (choice.provisional and not case.opening.beside):
+            return None
+        candidate = next((each for group in case.groups for each in group if each.name == choice.engine), None)
+        return None if candidate is None else (choice, candidate)
+
+    def _reopen(self, case: _Case) -> tuple[Runtime, Tuning] | None:
         """Open with the engine that was chosen before; None if none was, or if it does not do any more."""
-        choice = self._cache.load(opening.manifest, facts) if self._cache is not None else None
-        if choice is None:
+        known, opening = self._known(case), case.opening
+        if known is None:
             return None
-        groups = self._candidates(opening.manifest)
-        candidate = next((each for group in groups for each in group if each.name == choice.engine), None)
-        if candidate is None:
-            return None
+        choice, candidate = known
         try:
             runtime = opening.load((candidate.wide if choice.wide else None) or candidate.load)
+            breathe(beside=opening.beside)
             opening.check(runtime, candidate)
         except VersionRefused as refusal:
             _log.warning("%s was chosen before, but cannot be used now: %s", candidate.name, refusal)
             return None
         return runtime, choice.tuning(decode_seconds=opening.decode_seconds)
 
-    def _choose(self, opening: Opening, facts: dict[str, str | int]) -> tuple[Runtime, Tuning]:
+    def _choose(self, case: _Case, *, clock: Callable[[], float] | None = None) -> tuple[Runtime, Tuning]:
         """Check the candidates, time them, keep the fastest, and note it in the cache."""
-        opened = self._open_all(opening)
+        opening = case.opening
+        opened = self._open_all(opening, case.groups)
         with ExitStack() as closing:
             for each in opened:
                 closing.callback(each.runtime.close)
             try:
                 runtimes = {each.candidate.name: each.runtime for each in opened}
-                speeds = measure(runtimes, opening.expected.images, max_batch=self._max_batch)
+                # On several threads the seconds of the processor are not those that an image takes.
+                clock = clock if opening.threads <= opening.lanes else None
+                speeds = measure(runtimes, opening.expected.images, max_batch=self._max_batch, clock=clock)
                 name = fastest(speeds)
                 winner = next(each for each in opened if each.candidate.name == name)
-                wide, lone_seconds = _widen(opening, winner, speeds[name].lone_seconds)
+                wide, lone_seconds = None, speeds[name].lone_seconds
+                if not opening.beside:  # what all threads give cannot be told while others use them
+                    wide, lone_seconds = _widen(opening, winner, lone_seconds)
             except InferenceFailed as error:
                 raise VersionRefused(f"it fails while it is timed. {error}") from error
             kept = wide or winner.runtime
@@ -186,7 +263,7 @@ class EngineChoice:
             if each.runtime is not kept:
                 each.runtime.close()
         choice = Choice(
-            circumstances=facts,
+            circumstances=case.facts,
             engine=name,
             precision=winner.candidate.precision,
             wide=wide is not None,
@@ -194,21 +271,22 @@ class EngineChoice:
             seconds_per_image=speeds[name].seconds_per_image,
             lone_seconds=lone_seconds,
             candidates={each: 1 / speed.seconds_per_image for each, speed in speeds.items()},
+            provisional=opening.beside,
         )
         if self._cache is not None:
-            self._cache.store(opening.manifest, choice)
+            self._cache.store(case.kind, choice)
         rates = ", ".join(f"{each} {rate:,.0f}/s" for each, rate in choice.candidates.items())
         _log.info("timed the engines for %s on one lane: %s; took %s", opening.manifest.model, rates, name)
         return kept, choice.tuning(decode_seconds=opening.decode_seconds)
 
-    def _open_all(self, opening: Opening) -> list[_Opened]:
+    def _open_all(self, opening: Opening, groups: Groups) -> list[_Opened]:
         """Open and check the candidates of the first group of which any can read the graph.
 
         Raises:
             VersionRefused: there is none, or all that can answer otherwise than the trainer did.
         """
         unread: list[VersionRefused] = []
-        for group in self._candidates(opening.manifest):
+        for group in groups:
             wrong: list[VersionRefused] = []
             with ExitStack() as closing:
                 opened = []
@@ -236,8 +314,8 @@ class EngineChoice:
                 raise wrong[0]
         raise VersionRefused(" ".join(map(str, unread))) from unread[0]
 
-    def _take_first(self, opening: Opening) -> tuple[Runtime, Tuning]:
-        first = self._open_all(opening)[0]
+    def _take_first(self, opening: Opening, groups: Groups) -> tuple[Runtime, Tuning]:
+        first = self._open_all(opening, groups)[0]
         tuning = Tuning(
             engine=first.runtime.name,
             precision=first.candidate.precision,
@@ -247,6 +325,12 @@ class EngineChoice:
             decode_seconds=opening.decode_seconds,
         )
         return first.runtime, tuning
+
+
+def breathe(*, beside: bool) -> None:
+    """Leave the cores to those who are answered, if there are any: one long load would have them all queue."""
+    if beside:
+        time.sleep(_BREATH)
 
 
 def _widen(opening: Opening, winner: _Opened, lone_seconds: float) -> tuple[Runtime | None, float]:

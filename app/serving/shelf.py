@@ -13,6 +13,7 @@ from app.errors import FoveaError, NotReady, VersionRefused
 from app.metrics import Metrics
 from app.serving.batching import Engine
 from app.serving.engine_choice import EngineChoice
+from app.serving.trimming import trim_memory
 from app.serving.versions import load_version
 from app.settings import Settings
 from app.store.registry import Registry
@@ -108,6 +109,7 @@ class Shelf:
     async def stop(self) -> None:
         """Load nothing more, and close all engines; nobody may wait for answers any more."""
         self._stopping = True
+        self._choice.stop()
         # A load cannot be broken off; what it gives is closed with the others.
         await self._finish_tasks()
         for engine in [*self._open]:
@@ -143,6 +145,7 @@ class Shelf:
                     lanes=self._lanes,
                     threads=self._threads,
                     metrics=self._metrics,
+                    beside=bool(self._open),
                 )
             except VersionRefused as refusal:
                 self._refusals[key] = str(refusal)
@@ -165,6 +168,7 @@ class Shelf:
         await engine.closed()
         self._open.discard(engine)
         self._say_loaded(engine)
+        await asyncio.to_thread(trim_memory)
 
     def _say_loaded(self, engine: Engine) -> None:
         """Tell the metrics whether a version is loaded: after a rollback it may be so twice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -59,27 +59,35 @@ class Speed:
     """Of one image."""
 
 
-def measure(runtimes: Mapping[str, Runtime], images: UInt8Array, *, max_batch: int) -> dict[str, Speed]:
+def measure(
+    runtimes: Mapping[str, Runtime],
+    images: UInt8Array,
+    *,
+    max_batch: int,
+    clock: Callable[[], float] | None = None,
+) -> dict[str, Speed]:
     """Time engines against each other on one lane; takes some 0.2 s, more for large models.
 
     Args:
         runtimes: engines by name, checked already.
         images: uint8 [n, height, width, channels], at least one; larger batches repeat them.
+        clock: seconds; None: those of the wall.
 
     Raises:
         InferenceFailed: an engine failed.
     """
     batches = [images[np.arange(size) % len(images)] for size in BATCHES if size <= max_batch]
     least: dict[str, dict[int, float]] = {name: {} for name in runtimes}
-    begin = time.perf_counter()
+    clock = clock or time.perf_counter
+    begin = clock()
     for finished in range(1, _MOST_ROUNDS + 1):
         for batch in batches:
             size = len(batch)
             for name, runtime in runtimes.items():
                 smaller = least[name].get(size // 2, 0.0) if size > 1 else 0.0
                 if 2 * smaller <= _LONGEST_CALL and (size == 1 or smaller):
-                    least[name][size] = min(least[name].get(size, np.inf), _seconds(runtime, batch))
-        if finished >= _LEAST_ROUNDS and time.perf_counter() - begin > _BUDGET:
+                    least[name][size] = min(least[name].get(size, np.inf), _seconds(runtime, batch, clock))
+        if finished >= _LEAST_ROUNDS and clock() - begin > _BUDGET:
             break
     return {name: _speed(seconds) for name, seconds in least.items()}
 
@@ -103,7 +111,7 @@ def compare_alone(narrow: Runtime, wide: Runtime, image: UInt8Array) -> tuple[fl
     for finished in range(1, _MOST_PAIRS + 1):
         for runtime, seconds in ((narrow, lane), (wide, alone)):
             time.sleep(_PAUSE)
-            seconds.append(_seconds(runtime, image, alone=True))
+            seconds.append(_seconds(runtime, image, time.perf_counter, alone=True))
         if finished >= _LEAST_PAIRS and time.perf_counter() - begin > _BUDGET:
             break
     return median(lane), median(alone)
@@ -116,7 +124,7 @@ def _speed(seconds: Mapping[int, float]) -> Speed:
     return Speed(size, seconds[size] / size, seconds[1])
 
 
-def _seconds(runtime: Runtime, batch: UInt8Array, *, alone: bool = False) -> float:
-    begin = time.perf_counter()
+def _seconds(runtime: Runtime, batch: UInt8Array, clock: Callable[[], float], *, alone: bool = False) -> float:
+    begin = clock()
     runtime.predict(batch, alone=alone)
-    return time.perf_counter() - begin
+    return clock() - begin

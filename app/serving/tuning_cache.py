@@ -1,12 +1,13 @@
 """The choice of engines on disk: what was measured once on this kind of processor is not measured again.
 
+It holds for all versions of one kind: a network that is trained again is not timed again. That each version answers
+rightly on the engine is checked at every load, so that it does not rest on the kind being told rightly.
+
 Nothing here fails: a cache that cannot be read or written only means that a version is timed when it is loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.serving.likeness import Kind, digest
 from app.serving.private_folder import open_private, replace_file
 from app.serving.tuning import Tuning
-from app.store.manifest import Manifest, Precision
+from app.store.manifest import Precision
 
 try:
     import fcntl
@@ -26,14 +28,15 @@ except ImportError:  # not on Windows, where workers may measure at the same tim
     fcntl = None  # type: ignore[assignment]
 
 MAX_FILES = 256
-# Measuring takes well below a second; a process that holds the lock for longer is stopped, or swaps.
-_PATIENCE = 10.0
+# Measuring takes about a second, and below all others some more; a process that holds the lock for longer is stopped,
+# or swaps.
+_PATIENCE = 30.0
 
 _log = logging.getLogger(__name__)
 
 
 class Choice(BaseModel):
-    """`<key>.json`: which engine runs a version, and what was measured."""
+    """`<key>.json`: which engine runs versions of a kind, and what was measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,6 +48,9 @@ class Choice(BaseModel):
     seconds_per_image: float = Field(gt=0, allow_inf_nan=False)
     lone_seconds: float = Field(gt=0, allow_inf_nan=False)
     candidates: dict[str, float]
+    provisional: bool = Field(
+        False, description="Measured while other versions answered; a start, when all is calm, measures anew."
+    )
     measured_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
     def tuning(self, *, decode_seconds: float) -> Tuning:
@@ -61,15 +67,22 @@ class Choice(BaseModel):
 
 
 class TuningCache:
-    """One file for each version, kind of processor, number of lanes and threads, and version of the engines."""
+    """One file for each kind of version, kind of processor, number of lanes and threads, and version of the engines."""
 
     def __init__(self, folder: Path) -> None:
         """The folder is made when it is needed."""
         self._folder = folder
 
-    def load(self, manifest: Manifest, circumstances: Mapping[str, str | int]) -> Choice | None:
+    def usable(self) -> bool:
+        """Whether what is stored is found again, by this process and by others of this user's."""
+        try:
+            return open_private(self._folder, create=True)
+        except OSError:
+            return False
+
+    def load(self, kind: Kind, circumstances: Mapping[str, str | int]) -> Choice | None:
         """What was measured under these circumstances, if it was and can be read."""
-        path = self._path(manifest, circumstances)
+        path = self._path(kind, circumstances)
         try:
             if not open_private(self._folder, create=False):
                 return None
@@ -81,9 +94,9 @@ class TuningCache:
             return None
         return choice if choice.circumstances == dict(circumstances) else None
 
-    def store(self, manifest: Manifest, choice: Choice) -> None:
+    def store(self, kind: Kind, choice: Choice) -> None:
         """Keep a choice, in place of those that were made longest ago."""
-        path = self._path(manifest, choice.circumstances)
+        path = self._path(kind, choice.circumstances)
         try:
             if open_private(self._folder, create=True):
                 replace_file(path, choice.model_dump_json(indent=2).encode())
@@ -91,13 +104,13 @@ class TuningCache:
         except OSError as error:
             _log.info("The choice of an engine is not kept: %s", error)
 
-    def of(self, manifest: Manifest) -> list[Choice]:
-        """All choices for a version, the newest first; for people."""
+    def of(self, kind: Kind) -> list[Choice]:
+        """All choices for a kind of version, the newest first; for people."""
         choices = []
         try:
             if not open_private(self._folder, create=False):
                 return []
-            for path in self._folder.glob(f"{_content(manifest)}-*.json"):
+            for path in self._folder.glob(f"{digest(kind)}-*.json"):
                 with suppress(OSError, ValidationError):
                     choices.append(Choice.model_validate_json(path.read_bytes()))
         except OSError:
@@ -116,8 +129,8 @@ class TuningCache:
                     _lock(stack.enter_context((self._folder / ".lock").open("wb")).fileno())
             yield
 
-    def _path(self, manifest: Manifest, circumstances: Mapping[str, str | int]) -> Path:
-        return self._folder / f"{_content(manifest)}-{_digest(dict(circumstances))}.json"
+    def _path(self, kind: Kind, circumstances: Mapping[str, str | int]) -> Path:
+        return self._folder / f"{digest(kind)}-{digest(dict(circumstances))}.json"
 
     def _prune(self) -> None:
         files = []
@@ -139,12 +152,3 @@ def _lock(descriptor: int) -> None:
             if time.monotonic() > deadline:
                 return
         time.sleep(0.01)
-
-
-def _content(manifest: Manifest) -> str:
-    """A version by what is in it: the manifest has the hash of every file."""
-    return _digest(manifest.model_dump(mode="json"))
-
-
-def _digest(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.errors import FoveaError, StorageFailed, VersionRefused
 from app.metrics import Metrics
-from app.serving.engine_choice import EngineChoice, Opening
+from app.serving.engine_choice import EngineChoice, Opening, breathe
 from app.serving.golden import decoder_difference, read_expected
 from app.serving.runtimes.base import Runtime
 from app.serving.tuning import Tuning
@@ -32,13 +32,22 @@ class LoadedVersion:
 
 
 def load_version(
-    registry: Registry, model: str, version: int, *, choice: EngineChoice, lanes: int, threads: int, metrics: Metrics
+    registry: Registry,
+    model: str,
+    version: int,
+    *,
+    choice: EngineChoice,
+    lanes: int,
+    threads: int,
+    metrics: Metrics,
+    beside: bool = False,
 ) -> LoadedVersion:
     """Load and check a version. Blocks for as long as that takes; safe to call from threads.
 
     Args:
         lanes: calls of the engine that run at a time.
         threads: threads that the engine may use in all.
+        beside: others are being answered meanwhile: what takes long is done by a process aside, at the lowest priority.
 
     Raises:
         ModelNotFound, VersionNotFound: there is no such version.
@@ -46,7 +55,7 @@ def load_version(
         StorageFailed: the store cannot be read; the version may be fine.
     """
     try:
-        return _load(registry, model, version, choice, lanes, threads, metrics)
+        return _load(registry, model, version, choice, lanes, threads, metrics, beside)
     except VersionRefused as refusal:
         metrics.refused(model)
         _log.warning("%s", refusal)
@@ -57,16 +66,26 @@ def load_version(
 
 
 def _load(
-    registry: Registry, model: str, version: int, choice: EngineChoice, lanes: int, threads: int, metrics: Metrics
+    registry: Registry,
+    model: str,
+    version: int,
+    choice: EngineChoice,
+    lanes: int,
+    threads: int,
+    metrics: Metrics,
+    beside: bool,
 ) -> LoadedVersion:
     manifest = registry.verify(model, version)
+    breathe(beside=beside)
     folder = registry.folder(model, version)
     try:
         expected = read_expected(folder, manifest)
-        begin = time.perf_counter()
+        # Of this thread: beside others the clock on the wall would count what they take.
+        begin = time.thread_time()
         difference = decoder_difference(folder, manifest, expected)
-        decode_seconds = (time.perf_counter() - begin) / len(expected.images)
-        runtime, tuning = choice.open(Opening(folder, manifest, expected, lanes, threads, decode_seconds))
+        decode_seconds = (time.thread_time() - begin) / len(expected.images)
+        breathe(beside=beside)
+        runtime, tuning = choice.open(Opening(folder, manifest, expected, lanes, threads, decode_seconds, beside))
     except VersionRefused as error:
         raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
     except (FoveaError, OSError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.serving.likeness import kind_of
 from app.serving.tuning_cache import Choice, TuningCache
 from app.store.registry import Registry
 from tests.commands.conftest import Fovea
@@ -82,7 +83,8 @@ def test_version_shows_the_engine_that_was_chosen_for_it(
         candidates={"openvino-f32": 14930.6, "litert-f32": 17650.2},
         measured_at=datetime(2026, 11, 22, 20, 2, tzinfo=UTC),
     )
-    TuningCache(tmp_path / "engines").store(registry.manifest("shapes", 1), choice)
+    kind = kind_of(registry.folder("shapes", 1), registry.manifest("shapes", 1))
+    TuningCache(tmp_path / "engines").store(kind, choice)
     output = fovea("models", "show", "shapes", 1).output
     assert "  engine    litert-f32, 8 images a call\n" in output
     assert "2026-11-22 20:02 on one of 2 lanes: openvino-f32 14,931/s, litert-f32 17,650/s\n" in output

@@ -26,8 +26,10 @@ from app.errors import (
 )
 from app.metrics import Metrics
 from app.preprocessing import UInt8Array
+from app.serving import shelf
 from app.serving.classifier import Classifier
 from app.serving.status import ModelStatus
+from app.serving.versions import LoadedVersion, load_version
 from app.settings import Settings
 from app.store.registry import Registry
 from tests.serving.conftest import StartClassifier
@@ -445,6 +447,27 @@ async def test_a_version_that_was_replaced_is_closed_after_its_last_request(
     assert ((await before).version, (await after).version) == (1, 2)
     assert not any(isinstance(result, InferenceFailed) for result in (await before).results)
     await eventually(lambda: engines.open == [2])
+
+
+async def test_a_version_that_is_loaded_beside_others_is_loaded_with_regard_for_them(
+    registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has the machine for itself. What was freed goes back to the system when the old one is closed."""
+    beside: list[bool] = []
+    trimmed: list[int] = []
+
+    def load(*arguments: Any, **options: Any) -> LoadedVersion:
+        beside.append(options["beside"])
+        return load_version(*arguments, **options)
+
+    monkeypatch.setattr(shelf, "load_version", load)
+    monkeypatch.setattr(shelf, "trim_memory", lambda: trimmed.append(1))
+    add_version(registry, promote=True)
+    classifier = await start()
+    add_version(registry, promote=True)
+    await serves(classifier, 2)
+    assert beside == [False, True]
+    await eventually(lambda: len(trimmed) == 1)
 
 
 @pytest.mark.parametrize("runtime", ["fake", "openvino"])

@@ -257,14 +257,123 @@ def test_under_other_circumstances_it_is_made_anew(
     assert workshop.loaded == ["one", "two"]
 
 
-def test_another_version_is_measured_for_itself(
+def test_a_network_that_was_trained_again_is_not_timed_again(
+    workshop: Workshop, opening: Opening, registry: Registry, tmp_path: Path
+) -> None:
+    """Its weights say nothing about the speed; its golden examples are replayed, as at every load."""
+    engines = [workshop.candidate("slow", seconds=0.004), workshop.candidate("fast", seconds=0.001)]
+    choice = choose([engines], tmp_path / "engines")
+    choice.open(opening)
+    del workshop.loaded[:]
+    again = another(opening, registry)
+    assert choice.open(again)[0].name == "fast"
+    assert workshop.loaded == ["fast"]
+    reverse = replace(again, expected=replace(again.expected, probabilities=again.expected.probabilities[:, ::-1]))
+    with pytest.raises(VersionRefused, match="differs from the trainer's"):
+        choice.open(reverse)
+
+
+def test_another_network_is_timed_for_itself(
     workshop: Workshop, opening: Opening, registry: Registry, tmp_path: Path
 ) -> None:
     """Even of the same model."""
-    choice = choose([[workshop.candidate("one")]], tmp_path / "engines")
+    choice = choose([[workshop.candidate("one"), workshop.candidate("two")]], tmp_path / "engines")
     choice.open(opening)
-    choice.open(replace(opening, manifest=registry.manifest("shapes", add_version(registry, created_by="another"))))
-    assert len(list((tmp_path / "engines").glob("*.json"))) == 2
+    del workshop.loaded[:]
+    other = another(opening, registry)
+    (other.folder / "saved_model.pb").write_bytes(b"a graph")
+    choice.open(other)
+    assert workshop.loaded == ["one", "two"]
+
+
+class Aside:
+    """Stands in for the process that prepares versions: times them with a choice of its own."""
+
+    def __init__(self, opening: Opening, choice: EngineChoice | None = None) -> None:
+        self.runs = 0
+        self._opening, self._choice = opening, choice
+
+    def run(self, folder: Path, *, lanes: int, threads: int) -> None:
+        self.runs += 1
+        assert (folder, lanes, threads) == (self._opening.folder, self._opening.lanes, self._opening.threads)
+        if self._choice is not None:
+            self._choice.prepare(self._opening)
+
+    def stop(self) -> None: ...
+
+
+def test_beside_others_a_version_is_timed_aside(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
+    """Once for all of its kind; what is opened here is only what was chosen."""
+    beside = replace(opening, beside=True)
+    engines = [workshop.candidate("one", wide=True), workshop.candidate("wrong", wrong=True)]
+    aside = Aside(beside, choose([engines], tmp_path / "engines"))
+    choice = choose([engines], tmp_path / "engines", preparation=aside)
+    for _ in range(2):
+        del workshop.loaded[:]
+        assert choice.open(beside)[0].name == "one"
+    assert (aside.runs, workshop.loaded) == (1, ["one"])
+
+
+def test_where_nobody_would_feel_it_a_version_is_timed_here(workshop: Workshop, opening: Opening) -> None:
+    """At a start, which another process would only make longer."""
+    aside = Aside(opening)
+    choose([[workshop.candidate("one")]], preparation=aside).open(opening)
+    assert aside.runs == 0
+
+
+def test_without_a_cache_nothing_is_done_aside(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
+    """Nothing would come back from there."""
+    aside = Aside(beside := replace(opening, beside=True))
+    cache = tmp_path / "missing" / "cache" / "engines"
+    assert choose([[workshop.candidate("one")]], cache, preparation=aside).open(beside)[0].name == "one"
+    assert aside.runs == 0
+
+
+def test_what_fails_aside_is_done_here(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
+    """Slower for those who wait meanwhile, but done."""
+    aside = Aside(beside := replace(opening, beside=True))
+    engines = [workshop.candidate("slow", seconds=0.004), workshop.candidate("fast", seconds=0.001)]
+    assert choose([engines], tmp_path / "engines", preparation=aside).open(beside)[0].name == "fast"
+    assert aside.runs == 1
+
+
+def test_a_choice_that_was_made_beside_others_holds_until_all_is_calm(
+    workshop: Workshop, opening: Opening, tmp_path: Path
+) -> None:
+    """What all threads give a lone image, for one, cannot be told while others use them."""
+    engines = [workshop.candidate("one", wide=True, seconds=0.004, alone=0.001), workshop.candidate("two", seconds=1)]
+    choice = choose([engines], tmp_path / "engines")
+    beside = replace(opening, beside=True)
+    choice.open(beside)
+    assert "one wide" not in workshop.loaded
+    del workshop.loaded[:]
+    choice.open(beside)
+    assert workshop.loaded == ["one"]
+    choice.open(opening)
+    assert workshop.loaded == ["one", "one", "two", "one wide"]
+    del workshop.loaded[:]
+    choice.open(beside)
+    assert workshop.loaded == ["one wide"]
+
+
+def test_beside_others_nothing_is_compiled_here(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
+    """A known kind need not be timed; but each version is compiled for itself."""
+    ready = False
+    engine = replace(workshop.candidate("one"), compiled=lambda *_, **__: ready)
+    aside = Aside(beside := replace(opening, beside=True))
+    choice = choose([[engine]], tmp_path / "engines", preparation=aside)
+    choice.open(opening)
+    choice.open(beside)
+    assert aside.runs == 1
+    ready = True
+    choice.open(beside)
+    assert aside.runs == 1
+
+
+def another(opening: Opening, registry: Registry) -> Opening:
+    """The same network, trained by someone else."""
+    version = add_version(registry, created_by="another", labels=("a", "b", "c"))
+    return replace(opening, folder=registry.folder("shapes", version), manifest=registry.manifest("shapes", version))
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"engine": "one"}', "\0" * 100])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ def test_a_sound_version_is_loaded(registry: Registry, load: Callable[..., Loade
     loaded = load(add_version(registry))
     assert (loaded.model, loaded.version, loaded.warnings) == ("shapes", 1, ())
     assert loaded.manifest.labels == list(LABELS)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_beside_others_a_load_pauses_between_its_steps(
+    registry: Registry, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """What has queued during a step is answered before the next; alone nobody would gain by that."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    choice = EngineChoice.only(load_fake)
+    load_version(
+        registry, "shapes", add_version(registry), choice=choice, lanes=1, threads=1, metrics=metrics, beside=beside
+    )
+    assert len(pauses) == (2 if beside else 0)
 
 
 @pytest.mark.parametrize(

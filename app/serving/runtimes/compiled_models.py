@@ -39,6 +39,13 @@ class CompiledModels:
         content = json.dumps([manifest.model_dump(mode="json"), facts], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
+    def has(self, key: str) -> bool:
+        """Whether it is there; `load` may still find it damaged."""
+        try:
+            return open_private(self._folder, create=False) and (self._folder / f"{key}.blob").is_file()
+        except OSError:
+            return False
+
     def load(self, key: str) -> bytes | None:
         """What was stored, or None if it is not there, or not as it was."""
         path = self._folder / f"{key}.blob"

@@ -47,6 +47,17 @@ def load_openvino(
     )
 
 
+def openvino_is_compiled(
+    manifest: Manifest, *, lanes: int, threads: int, precision: Precision, wide: bool, compiled: CompiledModels
+) -> bool:
+    """Whether `load_openvino` would find in `compiled` all that it needs."""
+    if find_spec("openvino") is None:
+        return False
+    from app.serving.runtimes.openvino_runtime import is_compiled
+
+    return is_compiled(manifest, compiled, lanes=lanes, threads=threads, precision=precision, wide=wide)
+
+
 def load_litert(folder: Path, manifest: Manifest, *, lanes: int, threads: int, wide: bool = False) -> Runtime:
     """LiteRT, for versions that carry its export; with `wide` also on all threads for lone images."""
     if find_spec("ai_edge_litert") is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,8 +46,8 @@ class OpenVINORuntime:
         self._manifest = manifest
         try:
             opener = _Opener(ov, folder, manifest, precision, compiled)
-            narrow = opener.open(streams=lanes, threads=max(lanes, threads))
-            whole = opener.open(streams=1, threads=threads) if wide and threads // lanes < threads else None
+            narrow, *rest = [opener.open(properties) for properties in _layouts(precision, lanes, threads, wide=wide)]
+            whole = rest[0] if rest else None
         except VersionRefused:
             raise
         # OpenVINO raises RuntimeError for nearly all, and others where Python meets C++.
@@ -111,34 +112,19 @@ class _Opener:
         self._core = ov.Core()
         self._folder = folder
         self._manifest = manifest
-        self._precision = precision
         # Only the files' hashes say which graph it is.
         self._compiled = compiled if manifest.files else None
         self._model: Any | None = None
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise VersionRefused("This processor does not compute in bf16.")
 
-    def open(self, *, streams: int, threads: int) -> Any:
-        properties: dict[str, object] = {
-            # Processors with bf16 would compute in it by themselves.
-            "INFERENCE_PRECISION_HINT": self._precision,
-            # Each call runs on a stream of its own, on the cores that the others leave.
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": threads,
-            # Pinned, two serving processes end up on the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
+    def open(self, properties: Mapping[str, object]) -> Any:
         if self._compiled is None:
             return self._compile(properties)
-        key = self._compiled.key(
-            self._manifest,
-            openvino=self._ov.get_version(),
-            processor=processor().key,
-            properties=properties,
-        )
+        key = _key(self._ov, self._manifest, properties)
         if (blob := self._compiled.load(key)) is not None:
             try:
-                return self._core.import_model(blob, "CPU", properties)
+                return self._core.import_model(blob, "CPU", dict(properties))
             # Whatever is wrong with it, compiling goes without.
             except Exception as error:
                 _log.warning("a compiled model cannot be used, and is made anew: %s", _reason(error))
@@ -147,10 +133,44 @@ class _Opener:
         self._compiled.store(key, _exported(compiled))
         return compiled
 
-    def _compile(self, properties: dict[str, object]) -> Any:
+    def _compile(self, properties: Mapping[str, object]) -> Any:
         if self._model is None:
             self._model = self._core.read_model(self._folder)
-        return self._core.compile_model(self._model, "CPU", properties)
+        return self._core.compile_model(self._model, "CPU", dict(properties))
+
+
+def is_compiled(
+    manifest: Manifest, compiled: CompiledModels, *, lanes: int, threads: int, precision: Precision, wide: bool
+) -> bool:
+    """Whether all that a runtime with these arguments would compile is there already."""
+    ov = import_openvino()
+    layouts = _layouts(precision, lanes, threads, wide=wide)
+    return bool(manifest.files) and all(compiled.has(_key(ov, manifest, properties)) for properties in layouts)
+
+
+def _layouts(precision: Precision, lanes: int, threads: int, *, wide: bool) -> list[Mapping[str, object]]:
+    """The properties of the models that are compiled: that of the lanes, and, `wide`, the one on all threads."""
+    sizes = [(lanes, max(lanes, threads))]
+    if wide and threads // lanes < threads:
+        sizes.append((1, threads))
+    return [
+        {
+            # Processors with bf16 would compute in it by themselves.
+            "INFERENCE_PRECISION_HINT": precision,
+            # Each call runs on a stream of its own, on the cores that the others leave.
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": number,
+            # Pinned, two serving processes end up on the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        for streams, number in sizes
+    ]
+
+
+def _key(ov: ModuleType, manifest: Manifest, properties: Mapping[str, object]) -> str:
+    return CompiledModels.key(
+        manifest, openvino=ov.get_version(), processor=processor().key, properties=dict(properties)
+    )
 
 
 def _exported(compiled: Any) -> bytes:
