@@ -18,7 +18,7 @@ from app.serving.preparation import Preparation
 from app.serving.processor import processor
 from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.loading import load_fake
-from app.serving.tuning import Tuning, compare_alone, fastest, measure
+from app.serving.tuning import Tuning, compare_alone, fastest, measure, time_one
 from app.serving.tuning_cache import Choice, TuningCache
 from app.settings import Settings
 from app.store.manifest import Manifest
@@ -52,18 +52,13 @@ class Opening:
     def load(self, load: RuntimeLoader) -> Runtime:
         return load(self.folder, self.manifest, lanes=self.lanes, threads=self.threads)
 
-    def check(self, runtime: Runtime, candidate: Candidate) -> float:
-        """Replay the golden examples, which also warms the engine up; closes it where they fail.
-
-        Returns the seconds that an image took.
-        """
-        begin = time.perf_counter()
+    def check(self, runtime: Runtime, candidate: Candidate) -> None:
+        """Replay the golden examples, which also warms the engine up; closes it where they fail."""
         try:
             check_answers(runtime, self.manifest, self.expected, precision=candidate.precision)
         except BaseException:
             runtime.close()
             raise
-        return (time.perf_counter() - begin) / (1 + len(self.expected.images))
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,6 @@ class _Case:
 class _Opened:
     candidate: Candidate
     runtime: Runtime
-    seconds: float
-    """Of an image, while the golden examples were replayed."""
 
 
 class EngineChoice:
@@ -297,13 +290,13 @@ class EngineChoice:
                         unread.append(refusal)
                         continue
                     try:
-                        seconds = opening.check(runtime, candidate)
+                        opening.check(runtime, candidate)
                     except VersionRefused as refusal:
                         _log.warning("%s: %s does not do: %s", opening.folder, candidate.name, refusal)
                         wrong.append(refusal)
                         continue
                     closing.callback(runtime.close)
-                    opened.append(_Opened(candidate, runtime, seconds))
+                    opened.append(_Opened(candidate, runtime))
                 closing.pop_all()
             if opened or wrong:
                 for reason in unread:
@@ -316,12 +309,13 @@ class EngineChoice:
 
     def _take_first(self, opening: Opening, groups: Groups) -> tuple[Runtime, Tuning]:
         first = self._open_all(opening, groups)[0]
+        seconds = time_one(first.runtime, opening.expected.images[:1])
         tuning = Tuning(
             engine=first.runtime.name,
             precision=first.candidate.precision,
             best_batch=self._max_batch,
-            seconds_per_image=first.seconds,
-            lone_seconds=first.seconds,
+            seconds_per_image=seconds,
+            lone_seconds=seconds,
             decode_seconds=opening.decode_seconds,
         )
         return first.runtime, tuning

@@ -25,6 +25,8 @@ _BUDGET = 0.15
 # Pairs of calls that compare a lane with all threads, each call after a pause.
 _LEAST_PAIRS, _MOST_PAIRS = 5, 25
 _PAUSE = 0.002
+# Of an engine that is not compared with others.
+_FEW_CALLS = 3
 # A smaller batch that gives nearly as many images a second is better: its images wait less for each other.
 _AS_GOOD = 1.03
 
@@ -115,6 +117,12 @@ def compare_alone(narrow: Runtime, wide: Runtime, image: UInt8Array) -> tuple[fl
         if finished >= _LEAST_PAIRS and time.perf_counter() - begin > _BUDGET:
             break
     return median(lane), median(alone)
+
+
+def time_one(runtime: Runtime, image: UInt8Array) -> float:
+    """Seconds that one image, uint8 [1, height, width, channels], takes in an engine that is warm: the shortest of a
+    few calls, since the machine may be busy."""
+    return min(_seconds(runtime, image, time.perf_counter) for _ in range(_FEW_CALLS))
 
 
 def _speed(seconds: Mapping[int, float]) -> Speed:
