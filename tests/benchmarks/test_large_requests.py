@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from benchmarks import large_requests
+from benchmarks.wrk import Load
 
 BODY = b"x" * 300_000
 
@@ -42,7 +43,7 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-def load(port: int, path: str) -> large_requests.Load:
+def load(port: int, path: str) -> Load:
     return large_requests.load(port, path, "text/plain", BODY, connections=3, seconds=0.05)
 
 
