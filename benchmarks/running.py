@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import answers, wrk
+from benchmarks import answers, large_requests, wrk
 from benchmarks.forms import IMAGES_IN_A_REQUEST, form, form_type
 from benchmarks.places import LOGS, REPOSITORY
 from benchmarks.processes import Tree
@@ -116,11 +116,8 @@ class Running:
     def load_many(self, connections: int, seconds: float) -> wrk.Load:
         """Requests of many images each, in a closed loop."""
         assert self.server.many_path is not None
-        file = self.workload.folder / "bodies" / "many"
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(self._many())
-        url = self.url + self.server.many_path
-        return wrk.load(url, form_type(), [file], connections=connections, seconds=seconds)
+        body, path = self._many(), self.server.many_path
+        return large_requests.load(self.port, path, form_type(), body, connections=connections, seconds=seconds)
 
     def _many(self) -> bytes:
         images = self.workload.images()

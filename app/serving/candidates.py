@@ -38,7 +38,7 @@ class Candidate:
 class Compiled(Protocol):
     """Says whether a version need not be compiled; arguments as of a `RuntimeLoader`. `wide`: also for all threads."""
 
-    def __call__(self, manifest: Manifest, /, *, lanes: int, threads: int, wide: bool) -> bool: ...
+    def __call__(self, folder: Path, manifest: Manifest, /, *, lanes: int, threads: int, wide: bool) -> bool: ...
 
 
 class Candidates(Protocol):

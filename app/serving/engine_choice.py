@@ -205,7 +205,7 @@ class EngineChoice:
         choice, candidate = known
         opening = case.opening
         return candidate.compiled is None or candidate.compiled(
-            opening.manifest, lanes=opening.lanes, threads=opening.threads, wide=choice.wide
+            opening.folder, opening.manifest, lanes=opening.lanes, threads=opening.threads, wide=choice.wide
         )
 
     def _known(self, case: _Case) -> tuple[Choice, Candidate] | None:

@@ -191,6 +191,28 @@ def test_files_are_told_from_fields(headers: str, accepted: bool) -> None:
             parser.feed(body)
 
 
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('form-data; name="x"; filename="a.png"', "a.png"),
+        ('form-data; name="x; filename=b"; filename="a;b c.png"', "a;b c.png"),
+        ('form-data; name=""; filename=""', None),
+        (r'form-data; name="x"; filename="a\"b.png"', 'a"b.png'),
+        (r'form-data; name="x"; filename="C:\\pictures\\a.png"', "a.png"),
+        ('form-data; filename="a.png"; name="x"', "a.png"),
+        ("FORM-DATA;name=x;filename=a.png", "a.png"),
+        ('form-data; name="x"; filename="a.png"; size=3', "a.png"),
+        ('form-data; name="x"; filename="ä\u00ad.png"', "ä�.png"),
+    ],
+)
+def test_a_file_has_the_name_that_its_part_says(disposition: str, name: str | None) -> None:
+    """Written as nearly all clients do, which has a way of its own, or in any other way that is allowed."""
+    parser = MultipartFiles(CONTENT_TYPE, max_files=2)
+    headers = f"Content-Disposition: {disposition}\r\nContent-Type: image/png"
+    parser.feed(f"--{BOUNDARY}\r\n{headers}\r\n\r\ndata\r\n--{BOUNDARY}--\r\n".encode())
+    assert [file.name for file in parser.files] == [name]
+
+
 def test_thousands_of_headers_are_refused() -> None:
     """A part's headers are bounded in number."""
     parser = MultipartFiles(CONTENT_TYPE, max_files=2)

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from app.api.predict import render_answer
 from app.errors import InferenceFailed
 from app.preprocessing import Float32Array, UInt8Array
+from app.serving.classifier import Answer
 from app.serving.runtimes.fake import FakeRuntime
 from app.store.manifest import Manifest
 from app.store.registry import Registry
@@ -76,6 +79,18 @@ async def test_top_k_limits_what_is_listed(api: API, top_k: str, listed: int) ->
     """`top_k` lists that many classes, or all there are."""
     response = await api.client.post(f"{PREDICT}?top_k={top_k}", content=BLACK)
     assert len(response.json()["predictions"][0]["top"]) == listed
+
+
+@pytest.mark.parametrize("classes", [3, 64, 65, 1000])
+@pytest.mark.parametrize("top_k", [0, 1, 5, 2000])
+def test_the_most_probable_classes_are_listed_and_equals_in_their_order(classes: int, top_k: int) -> None:
+    """However many classes there are, and whether the last that is listed has equals that are not."""
+    for seed in range(20):
+        values = np.random.default_rng(seed).integers(0, 2 + 5 * seed, classes).astype(np.float32)
+        answer = Answer("shapes", 1, [str(index) for index in range(classes)], [values])
+        document = json.loads(render_answer(answer, [None], top_k, None))
+        listed = [entry["class_index"] for entry in document["predictions"][0]["top"]]
+        assert listed == sorted(range(classes), key=lambda index: -values[index])[: top_k or None]
 
 
 async def test_many_files_are_answered_in_the_order_sent(api: API) -> None:

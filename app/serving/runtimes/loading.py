@@ -48,14 +48,21 @@ def load_openvino(
 
 
 def openvino_is_compiled(
-    manifest: Manifest, *, lanes: int, threads: int, precision: Precision, wide: bool, compiled: CompiledModels
+    folder: Path,
+    manifest: Manifest,
+    *,
+    lanes: int,
+    threads: int,
+    precision: Precision,
+    wide: bool,
+    compiled: CompiledModels,
 ) -> bool:
     """Whether `load_openvino` would find in `compiled` all that it needs."""
     if find_spec("openvino") is None:
         return False
     from app.serving.runtimes.openvino_runtime import is_compiled
 
-    return is_compiled(manifest, compiled, lanes=lanes, threads=threads, precision=precision, wide=wide)
+    return is_compiled(folder, manifest, compiled, lanes=lanes, threads=threads, precision=precision, wide=wide)
 
 
 def load_litert(folder: Path, manifest: Manifest, *, lanes: int, threads: int, wide: bool = False) -> Runtime:

@@ -6,9 +6,9 @@ Import this module only to use it: it needs the package `openvino`.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -21,11 +21,16 @@ from app.serving.runtimes.inputs import to_input
 from app.serving.runtimes.outputs import no_images, to_probabilities
 from app.store.manifest import Manifest, Precision
 
+# A lane with a compiled model of its own runs it on its own thread; with a stream of a shared one, OpenVINO hands each
+# call over to a thread of the stream and back, and leaves cores idle in between. But each copies the weights, so that
+# models whose copies would take more bytes than these are shared.
+MAX_COPIES = 256 * 2**20
+
 _log = logging.getLogger(__name__)
 
 
 class OpenVINORuntime:
-    """A SavedModel compiled for this processor, with a dynamic batch and as many streams as lanes."""
+    """A SavedModel compiled for this processor, with a dynamic batch: for each lane, or once with a stream a lane."""
 
     name: str
 
@@ -46,19 +51,22 @@ class OpenVINORuntime:
         self._manifest = manifest
         try:
             opener = _Opener(ov, folder, manifest, precision, compiled)
-            narrow, *rest = [opener.open(properties) for properties in _layouts(precision, lanes, threads, wide=wide)]
-            whole = rest[0] if rest else None
+            layouts = _layouts(folder, precision, lanes, threads, wide=wide)
+            models = [opener.open(properties) for properties, count in layouts for _ in range(count)]
+            narrow = models[:lanes] if _copied(folder, lanes) else models[:1] * lanes
+            whole = models[-1] if len(layouts) > 1 else None
         except VersionRefused:
             raise
         # OpenVINO raises RuntimeError for nearly all, and others where Python meets C++.
         except Exception as error:
             raise VersionRefused(f"OpenVINO cannot read the graph: {_reason(error)}.") from error
-        if len(narrow.inputs) != 1:
-            raise VersionRefused(f"The graph has {len(narrow.inputs)} inputs; one, the images, is needed.")
-        self._dtype = narrow.inputs[0].get_element_type().to_dtype()
-        self._output = _output_index(narrow.outputs, manifest)
+        inputs, outputs = narrow[0].inputs, narrow[0].outputs
+        if len(inputs) != 1:
+            raise VersionRefused(f"The graph has {len(inputs)} inputs; one, the images, is needed.")
+        self._dtype = inputs[0].get_element_type().to_dtype()
+        self._output = _output_index(outputs, manifest)
         self._narrow: _Requests | None = _Requests(narrow)
-        self._wide = _Requests(whole) if whole is not None else None
+        self._wide = _Requests([whole]) if whole is not None else None
 
     def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         requests = self._wide if alone and self._wide is not None else self._narrow
@@ -75,7 +83,8 @@ class OpenVINORuntime:
             request.infer(tensor, share_inputs=True, share_outputs=True)
             # The next call writes where this answer stands.
             output = request.get_output_tensor(self._output).data.copy()
-        except Exception as error:  # a request that failed is not used again
+        except Exception as error:
+            requests.replace(request)
             raise InferenceFailed(f"OpenVINO failed: {_reason(error)}.") from error
         requests.give_back(request)
         return to_probabilities(output, self._manifest)
@@ -85,21 +94,27 @@ class OpenVINORuntime:
 
 
 class _Requests:
-    """A compiled model with its infer requests, each of which serves one call at a time."""
+    """Infer requests, each of which serves one call at a time; more calls wait."""
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-        # deque's append and pop are atomic.
-        self._idle: deque[Any] = deque()
+    def __init__(self, compiled: Sequence[Any]) -> None:
+        """`compiled`: a compiled model for each request, perhaps the same one."""
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for model in compiled:
+            self._idle.put(model.create_infer_request())
 
     def take(self) -> Any:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._compiled.create_infer_request()
+        return self._idle.get()
 
     def give_back(self, request: Any) -> None:
-        self._idle.append(request)
+        self._idle.put(request)
+
+    def replace(self, request: Any) -> None:
+        """Instead of giving one back that failed, which is not used again."""
+        try:
+            request = request.get_compiled_model().create_infer_request()
+        finally:
+            # Even the old one is better than a lane that waits for ever.
+            self._idle.put(request)
 
 
 class _Opener:
@@ -140,37 +155,59 @@ class _Opener:
 
 
 def is_compiled(
-    manifest: Manifest, compiled: CompiledModels, *, lanes: int, threads: int, precision: Precision, wide: bool
+    folder: Path,
+    manifest: Manifest,
+    compiled: CompiledModels,
+    *,
+    lanes: int,
+    threads: int,
+    precision: Precision,
+    wide: bool,
 ) -> bool:
     """Whether all that a runtime with these arguments would compile is there already."""
     ov = import_openvino()
-    layouts = _layouts(precision, lanes, threads, wide=wide)
-    return bool(manifest.files) and all(compiled.has(_key(ov, manifest, properties)) for properties in layouts)
+    layouts = _layouts(folder, precision, lanes, threads, wide=wide)
+    return bool(manifest.files) and all(compiled.has(_key(ov, manifest, properties)) for properties, _ in layouts)
 
 
-def _layouts(precision: Precision, lanes: int, threads: int, *, wide: bool) -> list[Mapping[str, object]]:
-    """The properties of the models that are compiled: that of the lanes, and, `wide`, the one on all threads."""
-    sizes = [(lanes, max(lanes, threads))]
+def _layouts(
+    folder: Path, precision: Precision, lanes: int, threads: int, *, wide: bool
+) -> list[tuple[Mapping[str, object], int]]:
+    """What is compiled, and how often it is held: what the lanes run, and then, `wide`, the one on all threads."""
+    sizes = [(1, max(1, threads // lanes), lanes)] if _copied(folder, lanes) else [(lanes, max(lanes, threads), 1)]
     if wide and threads // lanes < threads:
-        sizes.append((1, threads))
+        sizes.append((1, threads, 1))
     return [
-        {
-            # Processors with bf16 would compute in it by themselves.
-            "INFERENCE_PRECISION_HINT": precision,
-            # Each call runs on a stream of its own, on the cores that the others leave.
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": number,
-            # Pinned, two serving processes end up on the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        for streams, number in sizes
+        (
+            {
+                # Processors with bf16 would compute in it by themselves.
+                "INFERENCE_PRECISION_HINT": precision,
+                # Each call of a shared model runs on a stream of its own, on the cores that the others leave.
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": number,
+                # Pinned, two serving processes end up on the same cores.
+                "ENABLE_CPU_PINNING": False,
+            },
+            count,
+        )
+        for streams, number, count in sizes
     ]
+
+
+def _copied(folder: Path, lanes: int) -> bool:
+    """Whether each lane has the model for itself."""
+    return (lanes - 1) * _weights(folder) <= MAX_COPIES
 
 
 def _key(ov: ModuleType, manifest: Manifest, properties: Mapping[str, object]) -> str:
     return CompiledModels.key(
         manifest, openvino=ov.get_version(), processor=processor().key, properties=dict(properties)
     )
+
+
+def _weights(folder: Path) -> int:
+    """Bytes of a version's weights in f32, and of what little else its graph has."""
+    return sum(file.stat().st_size for file in (*folder.glob("saved_model.pb"), *folder.glob("variables/*")))
 
 
 def _exported(compiled: Any) -> bytes:

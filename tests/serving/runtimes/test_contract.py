@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,7 @@ import pytest
 from app.errors import InferenceFailed, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.golden import BF16_TOLERANCE
+from app.serving.runtimes import openvino_runtime
 from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.loading import load_fake, load_litert, load_openvino, load_tensorflow
 from app.store.manifest import Manifest
@@ -192,3 +194,55 @@ def test_a_version_without_a_litert_export_says_so(saved_models: Path) -> None:
     """With the way out: another engine."""
     with pytest.raises(VersionRefused, match=r"no model\.tflite.*FOVEA_RUNTIME=auto"):
         open_engine("litert", saved_models / "unreadable", manifest())
+
+
+def test_openvino_goes_on_after_calls_that_failed(saved_models: Path, images: UInt8Array) -> None:
+    """As often as there are lanes, and once more: none of them is lost."""
+    runtime = load_openvino(saved_models / "plain", manifest(), lanes=2, threads=2)
+    expected = runtime.predict(images)
+    for _ in range(3):
+        with pytest.raises(InferenceFailed, match="OpenVINO failed"):
+            runtime.predict(images[:, :5])
+    for _ in range(3):
+        np.testing.assert_allclose(runtime.predict(images), expected, atol=1e-6)
+    runtime.close()
+
+
+def test_openvino_computes_on_the_thread_that_asks(saved_models: Path, images: UInt8Array) -> None:
+    """With several lanes too: a call is not handed over to another thread and back."""
+    runtime = load_openvino(saved_models / "plain", manifest(), lanes=2, threads=2)
+    batch = images[np.arange(64) % len(images)]
+    runtime.predict(batch)
+
+    def share() -> float:
+        """Of the processor time of some calls, what was spent on the thread that made them."""
+        process, thread = time.process_time(), time.thread_time()
+        for _ in range(20):
+            runtime.predict(batch)
+        return (time.thread_time() - thread) / (time.process_time() - process)
+
+    with ThreadPoolExecutor(1) as lane:
+        assert lane.submit(share).result() > 0.7
+    runtime.close()
+
+
+def test_a_large_openvino_model_is_held_once_and_serves_all_lanes(
+    saved_models: Path, images: UInt8Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy for each lane would take too much memory; the answers are the same."""
+    expected = load_openvino(saved_models / "plain", manifest(), lanes=2, threads=2).predict(images)
+    monkeypatch.setattr(openvino_runtime, "MAX_COPIES", 0)
+    opened = []
+    compile_model = openvino_runtime._Opener._compile
+
+    def counted(self: Any, properties: dict[str, object]) -> Any:
+        opened.append(properties)
+        return compile_model(self, properties)
+
+    monkeypatch.setattr(openvino_runtime._Opener, "_compile", counted)
+    runtime = load_openvino(saved_models / "plain", manifest(), lanes=2, threads=2)
+    assert [properties["NUM_STREAMS"] for properties in opened] == [2]
+    with ThreadPoolExecutor(4) as pool:
+        answers = [*pool.map(lambda index: runtime.predict(images[index : index + 1]), range(len(images)))]
+    np.testing.assert_allclose(np.concatenate(answers), expected, atol=1e-6)
+    runtime.close()
