@@ -118,7 +118,7 @@ class Exchange:
 
     def __init__(self, direct: Direct, send: Send, top_k: int, begin: float, request_id: str) -> None:
         self._direct = direct
-        self._send = send
+        self._send: Send | None = send
         self._top_k = top_k
         self._begin = begin
         self.request_id = request_id
@@ -158,7 +158,10 @@ class Exchange:
         return _lines(answer_error(error, {"app": self._direct.app, "fovea.request_id": self.request_id}))
 
     def _answer(self, status: int, head: bytes, body: bytes) -> None:
-        self._send(status, head + b"x-request-id: " + self.request_id.encode() + b"\r\n" + _SAFE, body)
+        # Let go of the connection's side, which holds this exchange.
+        send, self._send = self._send, None
+        if send is not None:
+            send(status, head + b"x-request-id: " + self.request_id.encode() + b"\r\n" + _SAFE, body)
         self._end(status)
 
     def _end(self, status: int) -> None:

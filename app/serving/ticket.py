@@ -133,13 +133,15 @@ class Lone(Ticket):
         """`then` is called once, on the event loop, with the answer or the error that ended the call, unless it was
         abandoned; the others as of `Ticket`."""
         super().__init__((image,), loop=loop, deadline=deadline)
-        self._then = then
+        self._then: Callable[[Result], None] | None = then
 
     def settle(self, index: int, result: Result) -> None:
         """Hand the answer over."""
-        if not self.over:
+        # Whoever is told holds this call in turn: let go, or only the garbage collector would ever free the two.
+        then, self._then = self._then, None
+        if then is not None and not self.over:
             self.abandon()
-            self._then(result)
+            then(result)
 
     def fail(self, error: FoveaError) -> None:
         """End the call with an error."""

@@ -40,7 +40,7 @@ class Visit:
             deadline: by `time.monotonic`.
         """
         self.result: Result | None = None
-        self._then = then
+        self._then: Callable[[Visit], None] | None = then
         self.engine = engine
         """What answers, or has answered."""
         self._admission = admission
@@ -62,7 +62,10 @@ class Visit:
             self._metrics.rejected(result.code)
         self._depart(answered=not isinstance(result, DeadlineExceeded | NotReady))
         self.result = result
-        self._then(self)
+        # Let go of who is told, who holds this visit.
+        then, self._then = self._then, None
+        if then is not None:
+            then(self)
 
     def _depart(self, *, answered: bool) -> None:
         self._tickets.discard(self._ticket)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import time
@@ -105,6 +106,17 @@ def request(image: bytes = WHITE, *lines: str, address: str = "/api/v1/predict",
 
 
 Open = Callable[..., Awaitable[Line]]
+
+
+def _garbage() -> list[object]:
+    """What only the collector could free."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return [*gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 @pytest.fixture
@@ -222,6 +234,22 @@ async def test_a_full_queue_turns_away_at_once(start: StartAPI) -> None:
     page = api.services.metrics.render().decode()
     assert 'fovea_rejected_total{reason="overloaded"} 1.0' in page
     assert 'fovea_requests_total{method="POST",route="/api/v1/predict",status="429"} 1.0' in page
+
+
+async def test_a_request_leaves_nothing_to_the_garbage_collector(open_line: Open) -> None:
+    """At thousands of requests a second it would be at work all the time."""
+    line = await open_line()
+    await line.send(request())
+    gc.collect()
+    gc.disable()
+    try:
+        for image in (WHITE, gray(0)) * 20:
+            await line.send(request(image))
+        await line.send(request(b"", address="/health/live", method="GET"))  # so that the last of them is let go
+        assert not [each for each in _garbage() if type(each).__name__ in ("Visit", "Lone", "Exchange", "DirectCycle")]
+    finally:
+        gc.enable()
+    assert line.asked == ["/health/live"]
 
 
 # What does not
