@@ -27,6 +27,7 @@ from app.metrics import Metrics
 from app.preprocessing import ignore_decoder_warnings
 from app.serving.classifier import Classifier
 from app.serving.sizing import Sizing, Suitable, free_memory, own_memory, suitable_workers
+from app.serving.trimming import return_large_blocks
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
@@ -197,6 +198,7 @@ def serve_in_crew(arguments: list[str]) -> None:
 
 def _serve_here(settings: Settings, listener: socket.socket, crew: Crew | None = None) -> None:
     ignore_decoder_warnings()
+    return_large_blocks()
     app = create_app(settings, crew)
     services: Services = app.state.services
     address, url = banner.listening(listener), banner.base_url(settings, listener)

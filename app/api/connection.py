@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from uvicorn import Config
@@ -11,7 +14,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api.direct import MOST_BYTES, Direct, Exchange
+from app.api.lingering import SMALL_BYTES
 from app.api.predict import PATH
+
+logger = logging.getLogger(__name__)
 
 _PATH = PATH.encode()
 # Of a query that needs no decoding.
@@ -27,22 +33,31 @@ class Connection(HttpToolsProtocol):
         self._direct = direct
         self.nobody = asyncio.Event()
         """For what uvicorn would wake and is not there."""
+        self._answering: DirectCycle | None = None
+        """The request of the direct way that is not answered yet; `cycle` may be that of the next one already."""
         self._held: bytes | None = None
         """What has come of the body of a request whose head is held back."""
 
     def data_received(self, data: bytes) -> None:
         """Take in what the client sent."""
         super().data_received(data)
-        if self._held is not None and not self.transport.is_closing():
+        if self._held is not None:
             self._release()
 
     def on_headers_complete(self) -> None:
         """Hold the head back, or begin with the request."""
+        # The request before may have been answered in this very piece of data, which sets the timer again.
+        self._unset_keepalive_if_required()
         # By length first, which tells most others apart.
         if len(self.url) >= len(_PATH) and self.url.startswith(_PATH) and self._may_be_direct():
-            self._held = b""
-        else:
-            super().on_headers_complete()
+            length = self._declared_length()
+            if 0 < length <= MOST_BYTES:
+                self._held = b""
+                return
+            # What comes of the body is dropped, as long as it is little; see `app.api.lingering`.
+            if MOST_BYTES < length <= SMALL_BYTES and self._begin(self._direct.refuse):
+                return
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take in a piece of the body."""
@@ -50,14 +65,12 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
         else:
             self._held += body
-            if len(self._held) > MOST_BYTES:
-                self._release()
 
     def on_message_complete(self) -> None:
         """Begin with a request that was held back."""
         body = self._held
         if body is not None:
-            if self._begin(body):
+            if self._begin(partial(self._direct.begin, body=body)):
                 self._held = None
                 return
             self._release()
@@ -65,10 +78,17 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up what is not answered."""
-        cycle = self.cycle
-        if isinstance(cycle, DirectCycle) and not cycle.response_complete:
-            cycle.exchange.leave()
-        super().connection_lost(exc)
+        cycle, self._answering = self._answering, None
+        try:
+            if cycle is not None and cycle.exchange is not None:
+                cycle.exchange.leave()
+        finally:
+            super().connection_lost(exc)
+
+    def answered(self) -> None:
+        """Note that the request of the direct way was answered."""
+        self._answering = None
+        self.on_response_complete()
 
     def _may_be_direct(self) -> bool:
         return (
@@ -83,16 +103,27 @@ class Connection(HttpToolsProtocol):
             and _ADDRESS.fullmatch(self.url) is not None
         )
 
-    def _begin(self, body: bytes) -> bool:
+    def _declared_length(self) -> int:
+        """Bytes that the body is said to have; 0 if that is not said."""
+        for name, value in self.headers:
+            if name == b"content-length":
+                return int(value)
+        return 0
+
+    def _begin(self, begin: Callable[..., Exchange | None]) -> bool:
         """Whether the request goes the direct way."""
         cycle = DirectCycle(self)
         # Before it begins, since it may end at once.
         before, self.cycle = self.cycle, cycle  # type: ignore[assignment]  # it has what uvicorn asks of one
-        exchange = self._direct.begin(self.headers, self.url[len(_PATH) + 1 :], body, cycle.send)
-        if exchange is None:
-            self.cycle = before
+        self._answering = cycle
+        try:
+            cycle.exchange = begin(headers=self.headers, query=self.url[len(_PATH) + 1 :], send=cycle.send)
+        except Exception:
+            # Whatever it is, it is the ordinary way's to answer; here it would be taken for a fault of the client's.
+            logger.exception("Unexpected error before a request was taken in")
+        if cycle.exchange is None:
+            self.cycle, self._answering = before, None
             return False
-        cycle.exchange = exchange
         return True
 
     def _release(self) -> None:
@@ -108,10 +139,9 @@ class DirectCycle:
 
     __slots__ = ("_connection", "disconnected", "exchange", "keep_alive", "message_event", "response_complete", "scope")
 
-    exchange: Exchange
-
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.exchange: Exchange | None = None
         self.scope = connection.scope
         self.keep_alive = True
         self.disconnected = False
@@ -129,7 +159,10 @@ class DirectCycle:
             lines.append(b"connection: close\r\n")
         lines += (b"\r\n", body)
         self.response_complete = True
-        connection.transport.write(b"".join(lines))
-        if not self.keep_alive:
-            connection.transport.close()
-        connection.on_response_complete()
+        transport = connection.transport
+        # One that is closed already would raise.
+        if not transport.is_closing():
+            transport.write(b"".join(lines))
+            if not self.keep_alive:
+                transport.close()
+        connection.answered()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from app.api.errors import answer as answer_error
 from app.api.errors import internal_error
 from app.api.observation import CLIENT_CLOSED_REQUEST, NO_SNIFFING, Notes
 from app.api.origin import Origins
-from app.api.predict import PATH, TIMEOUT, Predict, is_image, parse_deadline, parse_query, render_answer
+from app.api.predict import PATH, TIMEOUT, Predict, Query, is_image, parse_deadline, parse_query, render_answer
 from app.api.routes import declared_scopes
 from app.api.services import services_of_app
 from app.errors import FoveaError, Overloaded
@@ -76,28 +77,18 @@ class Direct:
         """
         begin = time.perf_counter()
         fields = dict(headers)
-        if not body or len(body) > self._most or len(fields) < len(headers) or not _UNUSUAL.isdisjoint(fields):
+        if not body or len(body) > self._most or not _holds_image(fields.get(b"content-type", b"")):
             return None
-        if not _holds_image(fields.get(b"content-type", b"")):
+        asked = self._check(fields, headers, query)
+        if asked is None:
             return None
-        try:
-            if self._origins.anonymous:
-                self._origins.check(METHOD, fields)
-            elif self._scopes is not None:
-                security.authorize(self._keys, {"headers": headers}, self._scopes)
-            wanted = parse_query({"query_string": query})
-            timeout = fields.get(_TIMEOUT)
-            deadline = parse_deadline(None if timeout is None else timeout.decode("latin-1"), self._settings)
-        except FoveaError:
-            return None
+        wanted, deadline = asked
         exchange = Exchange(self, send, wanted.top_k, begin, self.notes.identify(fields.get(b"x-request-id")))
         try:
             visit = self.classifier.visit(
                 body, exchange.answer, model=wanted.model, version=wanted.version, deadline=deadline
             )
         except Overloaded as error:
-            # Of these there are the most when it matters, and an answer costs little more than going another way.
-            self.notes.metrics.stage("admission", time.perf_counter() - begin)
             exchange.refuse(error)
             return exchange
         if visit is None:
@@ -107,6 +98,40 @@ class Direct:
         metrics.stage("admission", time.perf_counter() - begin)
         metrics.stage("read", 0.0)
         return exchange
+
+    def refuse(self, headers: Headers, query: bytes, send: Send) -> Exchange | None:
+        """Turn a request away of which only the head has come, if there is no room for it; else it is to go on.
+
+        Under overload these are the most, and answering them must not take from the others what they need.
+        """
+        begin = time.perf_counter()
+        fields = dict(headers)
+        asked = self._check(fields, headers, query)
+        if asked is None:
+            return None
+        wanted, deadline = asked
+        try:
+            self.classifier.check_admission(model=wanted.model, version=wanted.version, deadline=deadline)
+        except Overloaded as error:
+            exchange = Exchange(self, send, wanted.top_k, begin, self.notes.identify(fields.get(b"x-request-id")))
+            exchange.refuse(error)
+            return exchange
+        return None
+
+    def _check(self, fields: Mapping[bytes, bytes], headers: Headers, query: bytes) -> tuple[Query, float] | None:
+        """What is asked for, and by when; None if anything is not plainly in order."""
+        if len(fields) < len(headers) or not _UNUSUAL.isdisjoint(fields):
+            return None
+        try:
+            if self._origins.anonymous:
+                self._origins.check(METHOD, fields)
+            elif self._scopes is not None:
+                security.authorize(self._keys, {"headers": headers}, self._scopes)
+            timeout = fields.get(_TIMEOUT)
+            deadline = parse_deadline(None if timeout is None else timeout.decode("latin-1"), self._settings)
+            return parse_query({"query_string": query}), deadline
+        except FoveaError:
+            return None
 
 
 class Exchange:
@@ -136,6 +161,7 @@ class Exchange:
 
     def refuse(self, error: FoveaError) -> None:
         """Send an error that there was before a visit."""
+        self._direct.notes.metrics.stage("admission", time.perf_counter() - self._begin)
         self._answer(*self._problem(error))
 
     def leave(self) -> None:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _TOTAL_SECONDS = 5.0
 _IDLE_SECONDS = 2.0
 # What a client may still send of a body that is declared no larger than this; the server under us drops it.
-_SMALL_BYTES = 2**20
+SMALL_BYTES = 2**20
 
 
 class Lingering:
@@ -79,7 +79,7 @@ def _must_end(scope: Scope) -> bool:
         if name == b"transfer-encoding":
             return True
         if name == b"content-length":
-            if not value.isdigit() or int(value) > _SMALL_BYTES:
+            if not value.isdigit() or int(value) > SMALL_BYTES:
                 return True
             has_body = int(value) > 0
         elif name == b"expect":

@@ -84,4 +84,9 @@ def _same_site(headers: Mapping[bytes, bytes], host: str) -> bool:
         return declared in (b"same-origin", b"none")
     origin = headers.get(b"origin")
     # Programs that are no browsers send neither.
-    return origin is None or urlsplit(origin.decode("latin-1")).netloc == host
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin.decode("latin-1")).netloc == host
+    except ValueError:  # it is no address at all
+        return False

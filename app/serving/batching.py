@@ -175,16 +175,19 @@ class Engine:
         waiting = self._here
         begin = time.perf_counter()
         work = [waiting.popleft() for _ in range(min(len(waiting), self._slices.images))]
-        outcomes, rest = self._run(work, here=True)
-        _settle(outcomes)
-        self._slices.took(len(work) - len(rest), time.perf_counter() - begin)
-        now = time.monotonic()
-        for ticket, _ in work:
-            if ticket.expired(now):
-                ticket.fail(too_late())  # unless it was answered just now
-        waiting.extendleft(reversed(rest))
-        if waiting:
-            self.loop.call_soon(self._run_here)
+        rest: list[Work] = []
+        try:
+            outcomes, rest = self._run(work, here=True)
+            _settle(outcomes)
+            self._slices.took(len(outcomes), time.perf_counter() - begin)
+            now = time.monotonic()
+            for ticket, _ in work:
+                if ticket.expired(now):
+                    ticket.fail(too_late())  # unless it was answered just now
+        finally:
+            waiting.extendleft(reversed(rest))
+            if waiting:
+                self.loop.call_soon(self._run_here)
 
     def _lane(self) -> None:
         while work := self._turns.take(self._max_batch):

@@ -37,9 +37,11 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.closed = False
+        self.closed = self.lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.lost:
+            raise RuntimeError("the handler is closed")  # as uvloop's do
         self.written += bytes(data)
 
     def close(self) -> None:
@@ -86,6 +88,11 @@ class Line:
             self.connection.data_received(piece)
             await asyncio.sleep(0)
         return await self.reply()
+
+    def lose(self) -> None:
+        """Have the client go."""
+        self.wire.closed = self.wire.lost = True
+        self.connection.connection_lost(None)
 
     async def reply(self) -> Reply:
         """Take the next answer off the wire."""
@@ -252,6 +259,25 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(open_line: Open
     assert line.asked == ["/health/live"]
 
 
+async def test_a_large_body_is_turned_away_by_its_head(start: StartAPI) -> None:
+    """Where there is no room for it; what comes of it is dropped, and the connection goes on."""
+    api = await start(max_queue=1, max_batch=1)
+    large = request(png(np.random.default_rng(1).integers(0, 256, (200, 200, 1), np.uint8)))
+    first, line = Line(api), Line(api)
+    first.connection.data_received(request())
+    for begin in range(0, len(large), 10_000):
+        line.connection.data_received(large[begin : begin + 10_000])
+    reply = await line.reply()
+    assert (reply.status, reply.document["code"]) == (429, "overloaded")
+    assert "connection" not in reply.headers
+    assert line.asked == []
+    assert (await first.reply()).status == 200
+    assert (await line.send(large)).status == 200
+    assert (await line.send(request())).status == 200
+    assert line.asked == ["/api/v1/predict"]
+    assert 'fovea_rejected_total{reason="overloaded"} 1.0' in api.services.metrics.render().decode()
+
+
 # What does not
 
 
@@ -310,14 +336,39 @@ async def test_a_chunked_body_goes_the_ordinary_way(open_line: Open) -> None:
 
 
 async def test_what_is_no_http_is_refused(open_line: Open) -> None:
-    """After a head that was held back, too; and then nothing more is done for it."""
+    """As it would be without this way."""
     line = await open_line()
-    head, _, _ = request().partition(b"\r\n\r\n")
-    line.connection.data_received(head.replace(b"Content-Length: ", b"Content-Length: x"))
+    line.connection.data_received(request().replace(b"Content-Length: ", b"Content-Length: x"))
     await asyncio.sleep(0)
     assert line.wire.written.startswith(b"HTTP/1.1 400")
     assert line.wire.closed
     assert line.asked == []
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_an_origin_that_is_no_address_is_of_another_site(open_line: Open, pieces: int) -> None:
+    """On both ways; and the connection goes on."""
+    line = await open_line()
+    sent = request(WHITE, "Origin: http://[")
+    reply = await line.send(*((sent,) if pieces == 1 else (sent[:-5], sent[-5:])))
+    assert (reply.status, reply.document["code"]) == (403, "cross_site_request")
+    assert (await line.send(request())).status == 200
+
+
+async def test_a_fault_before_a_request_is_taken_in_is_the_ordinary_ways(
+    open_line: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client is not told that it was its own, and the connection goes on."""
+    line = await open_line()
+    with monkeypatch.context() as patch:
+        patch.setattr("app.api.direct.parse_query", lambda _: 1 / 0)
+        assert (await line.send(request())).status == 200
+    assert line.asked == ["/api/v1/predict"]
+    assert "before a request was taken in" in caplog.text
+    assert (await line.send(request())).status == 200
+    assert len(line.asked) == 1
+    line.lose()
+    assert line.connection not in line.connection.connections
 
 
 async def test_traced_requests_go_the_ordinary_way(open_line: Open) -> None:
@@ -374,7 +425,7 @@ async def test_a_client_that_has_gone_frees_its_place(start: StartAPI) -> None:
     api = await start(max_queue=1)
     gone, next_one = Line(api), Line(api)
     gone.connection.data_received(request())
-    gone.connection.connection_lost(None)
+    gone.lose()
     assert (await next_one.send(request())).status == 200
     assert next_one.asked == []
     assert gone.wire.written == b""
@@ -382,6 +433,50 @@ async def test_a_client_that_has_gone_frees_its_place(start: StartAPI) -> None:
     assert 'fovea_requests_total{method="POST",route="/api/v1/predict",status="499"} 1.0' in page
     assert 'fovea_rejected_total{reason="client_gone"} 1.0' in page
     assert 'fovea_stage_seconds_count{stage="inference"} 1.0' in page
+
+
+@pytest.mark.parametrize("more", [request(b"", address="/health/live", method="GET"), b"no HTTP at all\r\n\r\n"])
+async def test_who_sends_more_and_goes_does_others_no_harm(start: StartAPI, more: bytes) -> None:
+    """Whatever came behind a request that waits, it is given up with its connection, and those of others are
+    answered."""
+    api = await start(max_batch=1, max_queue=20)
+    gone, others = [Line(api) for _ in range(6)], [Line(api) for _ in range(6)]
+    for leaving, staying in zip(gone, others, strict=True):
+        leaving.connection.data_received(request() + more)
+        staying.connection.data_received(request())
+    for leaving in gone:
+        leaving.lose()
+    assert [(await line.reply()).status for line in others] == [200] * 6
+    assert [(await line.send(request())).status for line in others] == [200] * 6
+    page = api.services.metrics.render().decode()
+    assert "fovea_images_in_flight 0.0" in page
+    assert 'fovea_rejected_total{reason="client_gone"} 6.0' in page
+    assert 'fovea_stage_seconds_count{stage="inference"} 12.0' in page
+    assert not any(line.connection.connections for line in gone)
+
+
+async def test_an_answer_that_cannot_be_sent_does_others_no_harm(
+    start: StartAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever went wrong with it; the slice goes on."""
+    api = await start()
+    broken, others = Line(api), [Line(api) for _ in range(3)]
+    monkeypatch.setattr(broken.wire, "write", lambda _: 1 / 0)
+    for line in (broken, *others):
+        line.connection.data_received(request())
+    assert [(await line.reply()).status for line in others] == [200] * 3
+    assert "could not be handed over" in caplog.text
+
+
+async def test_no_timer_of_idle_connections_runs_beside_a_request(start: StartAPI) -> None:
+    """Also if the one before was answered in the same piece of data."""
+    api = await start(max_queue=1, max_batch=1)
+    first, line = Line(api), Line(api)
+    first.connection.data_received(request())
+    line.connection.data_received(request() + request(address="/api/v1/predict?top_k=%31"))
+    assert line.connection.timeout_keep_alive_task is None
+    assert (await line.reply()).status == 429
+    assert (await line.reply()).status == 200
 
 
 async def test_what_is_in_flight_at_the_end_is_answered(start: StartAPI) -> None:

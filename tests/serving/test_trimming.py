@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from app.serving.trimming import trim_memory
+from app.serving.trimming import return_large_blocks, trim_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
@@ -36,4 +37,39 @@ def test_where_there_is_no_such_thing_nothing_happens(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ctypes, "CDLL", library)
     trim_memory()
-    assert asked == [None]
+    return_large_blocks()
+    assert asked == [None, None]
+
+
+_FREED = """
+import ctypes, sys
+from pathlib import Path
+from app.serving.trimming import return_large_blocks
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if sys.argv[1] == "returned":
+    return_large_blocks()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+size, small = 24 * 2**20, []
+libc.free(libc.malloc(size))
+before = resident()
+block = libc.malloc(size)
+ctypes.memset(block, 1, size)
+small = [libc.malloc(100) for _ in range(1000)]
+libc.free(block)
+print((resident() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_large_blocks_are_returned_when_they_are_freed() -> None:
+    """Also where one was freed before, from which the library learns to keep them, and a small one lies behind."""
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", _FREED, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("kept", "returned")
+    )
+    assert returned < 4
+    assert kept > 16

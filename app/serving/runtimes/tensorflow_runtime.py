@@ -5,6 +5,7 @@ Import this module only to use it: TensorFlow takes seconds to load and some 400
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -77,6 +78,9 @@ class TensorFlowRuntime:
     def close(self) -> None:
         self._loaded = None
         self._signature = None
+        # A loaded graph is full of cycles; and the collector passes over what was there when the service had started.
+        gc.unfreeze()
+        gc.collect()
 
 
 def _reason(error: Exception) -> str:
