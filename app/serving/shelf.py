@@ -51,6 +51,7 @@ class Shelf:
         self._open: set[Engine] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slots = asyncio.Semaphore(_LOADS)
+        self._opened = False
         self._stopping = False
 
     def spare(self, model: str, version: int) -> Engine | None:
@@ -64,6 +65,12 @@ class Shelf:
     def engines(self) -> Collection[Engine]:
         """All that are open, those included that are on their way out."""
         return self._open
+
+    def opened(self) -> None:
+        """What is loaded from now on is loaded beside others, if there are any. Until then nobody is let in, and each
+        has the machine for itself: what is measured at a start holds.
+        """
+        self._opened = True
 
     async def load(self, model: str, version: int) -> Engine:
         """The engine of a version, loaded if it is no spare. Callers that want the same one share the work.
@@ -145,7 +152,7 @@ class Shelf:
                     lanes=self._lanes,
                     threads=self._threads,
                     metrics=self._metrics,
-                    beside=bool(self._open),
+                    beside=self._opened and bool(self._open),
                 )
             except VersionRefused as refusal:
                 self._refusals[key] = str(refusal)

@@ -452,7 +452,9 @@ async def test_a_version_that_was_replaced_is_closed_after_its_last_request(
 async def test_a_version_that_is_loaded_beside_others_is_loaded_with_regard_for_them(
     registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first has the machine for itself. What was freed goes back to the system when the old one is closed."""
+    """Those of the start, however many, have the machine for themselves: nobody is let in yet, and what is measured then
+    holds. What was freed goes back to the system when the old one is closed.
+    """
     beside: list[bool] = []
     trimmed: list[int] = []
 
@@ -462,11 +464,13 @@ async def test_a_version_that_is_loaded_beside_others_is_loaded_with_regard_for_
 
     monkeypatch.setattr(shelf, "load_version", load)
     monkeypatch.setattr(shelf, "trim_memory", lambda: trimmed.append(1))
-    add_version(registry, promote=True)
+    for model in ("shapes", "digits", "letters"):
+        add_version(registry, model, promote=True)
     classifier = await start()
+    assert beside == [False, False, False]
     add_version(registry, promote=True)
-    await serves(classifier, 2)
-    assert beside == [False, True]
+    await eventually(lambda: any(model.serving == 2 for model in classifier.status().models))
+    assert beside[3:] == [True]
     await eventually(lambda: len(trimmed) == 1)
 
 
