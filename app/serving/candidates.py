@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +33,8 @@ class Candidate:
     precision: Precision = "f32"
     compiled: Compiled | None = None
     """Whether what it compiles is on disk already; None: it compiles nothing to speak of."""
+    keeps: Callable[[], bool] = lambda: True
+    """Whether what it compiles can be kept on disk."""
 
 
 class Compiled(Protocol):
@@ -56,7 +58,7 @@ def candidates(settings: Settings) -> Candidates:
     def openvino(precision: Precision) -> Candidate:
         load = partial(load_openvino, precision=precision, compiled=compiled)
         known = partial(openvino_is_compiled, precision=precision, compiled=compiled)
-        return Candidate(f"openvino-{precision}", load, partial(load, wide=True), precision, known)
+        return Candidate(f"openvino-{precision}", load, partial(load, wide=True), precision, known, compiled.usable)
 
     litert = Candidate("litert-f32", load_litert, partial(load_litert, wide=True))
     tensorflow = Candidate("tensorflow-f32", load_tensorflow)

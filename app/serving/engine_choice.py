@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from app.cores import available_cores
@@ -191,7 +192,8 @@ class EngineChoice:
         opening = case.opening
         if self._preparation is None or not opening.beside or self._is_prepared(case):
             return
-        if self._cache is None or not self._cache.usable():
+        # Nothing would come back from there.
+        if self._cache is None or not self._cache.usable() or not all(each.keeps() for each in chain(*case.groups)):
             return
         with self._turn():
             if not self._is_prepared(case):

@@ -36,6 +36,14 @@ def open_private(folder: Path, *, create: bool) -> bool:
     return True
 
 
+def keeps_files(folder: Path) -> bool:
+    """Whether files can be kept in a folder of the cache, which is made if need be."""
+    try:
+        return open_private(folder, create=True) and os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
 def _is_private(status: os.stat_result) -> bool:
     own = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
     return stat.S_ISDIR(status.st_mode) and own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.serving.likeness import Kind, digest
-from app.serving.private_folder import open_private, replace_file
+from app.serving.private_folder import keeps_files, open_private, replace_file
 from app.serving.tuning import Tuning
 from app.store.manifest import Precision
 
@@ -75,10 +75,7 @@ class TuningCache:
 
     def usable(self) -> bool:
         """Whether what is stored is found again, by this process and by others of this user's."""
-        try:
-            return open_private(self._folder, create=True)
-        except OSError:
-            return False
+        return keeps_files(self._folder)
 
     def load(self, kind: Kind, circumstances: Mapping[str, str | int]) -> Choice | None:
         """What was measured under these circumstances, if it was and can be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -321,11 +322,17 @@ def test_where_nobody_would_feel_it_a_version_is_timed_here(workshop: Workshop, 
     assert aside.runs == 0
 
 
-def test_without_a_cache_nothing_is_done_aside(workshop: Workshop, opening: Opening, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lack", ["no folder", "choices are only read", "compiled models are only read"])
+def test_without_a_cache_nothing_is_done_aside(
+    workshop: Workshop, opening: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str
+) -> None:
     """Nothing would come back from there."""
     aside = Aside(beside := replace(opening, beside=True))
-    cache = tmp_path / "missing" / "cache" / "engines"
-    assert choose([[workshop.candidate("one")]], cache, preparation=aside).open(beside)[0].name == "one"
+    cache = tmp_path / "missing" / "cache" / "engines" if lack == "no folder" else tmp_path / "engines"
+    if lack == "choices are only read":
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    engine = replace(workshop.candidate("one"), keeps=lambda: lack != "compiled models are only read")
+    assert choose([[engine]], cache, preparation=aside).open(beside)[0].name == "one"
     assert aside.runs == 0
 
 

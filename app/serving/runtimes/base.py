@@ -10,7 +10,9 @@ from app.store.manifest import Manifest
 
 
 class Runtime(Protocol):
-    """A loaded model. Thread-safe: as many calls of `predict` as it has lanes run at a time, and more wait."""
+    """A loaded model. Thread-safe: as many calls of `predict` as it has lanes run at a time, of a small model one more
+    (see `spare`), and others wait.
+    """
 
     name: str
     """Engine and precision, as metrics and the API show them: "openvino-f32"."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from app.serving.private_folder import open_private, replace_file
+from app.serving.private_folder import keeps_files, open_private, replace_file
 from app.store.manifest import Manifest
 
 # Kept at most: of the versions that were loaded last.
@@ -39,6 +39,10 @@ class CompiledModels:
         content = json.dumps([manifest.model_dump(mode="json"), facts], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
+    def usable(self) -> bool:
+        """Whether what is stored is found again, by this process and by others of this user's."""
+        return keeps_files(self._folder)
+
     def has(self, key: str) -> bool:
         """Whether it is there; `load` may still find it damaged."""
         try:
@@ -53,9 +57,10 @@ class CompiledModels:
             if not open_private(self._folder, create=False):
                 return None
             data = path.read_bytes()
-            os.utime(path)
         except OSError:
             return None
+        with suppress(OSError):  # a folder that may only be read is good for that
+            os.utime(path)
         blob = data[_DIGEST:]
         if hashlib.sha256(blob).digest() != data[:_DIGEST]:
             _log.warning("%s is damaged: the model is compiled again.", path)

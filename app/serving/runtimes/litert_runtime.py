@@ -19,6 +19,7 @@ from app.errors import InferenceFailed, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.runtimes.inputs import to_input
 from app.serving.runtimes.outputs import no_images, to_probabilities
+from app.serving.runtimes.spare import spare_calls
 from app.store.manifest import LITERT, Manifest
 
 SIGNATURE = "serving_default"
@@ -42,7 +43,8 @@ class LiteRTRuntime:
             first = _Lane(folder, manifest, threads=each)
             if first.seconds() < _SHORT_SECONDS:
                 first.grow(_GROUPS)
-            others = [_Lane(folder, manifest, threads=each, sizes=first.sizes) for _ in range(lanes - 1)]
+            calls = lanes + spare_calls((folder / LITERT).stat().st_size)
+            others = [_Lane(folder, manifest, threads=each, sizes=first.sizes) for _ in range(calls - 1)]
             self._wide: SimpleQueue[_Lane] | None = None
             if wide and threads > each:
                 self._wide = SimpleQueue()

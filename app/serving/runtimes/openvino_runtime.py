@@ -6,7 +6,7 @@ Import this module only to use it: it needs the package `openvino`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType
@@ -19,12 +19,15 @@ from app.serving.processor import processor
 from app.serving.runtimes.compiled_models import CompiledModels
 from app.serving.runtimes.inputs import to_input
 from app.serving.runtimes.outputs import no_images, to_probabilities
+from app.serving.runtimes.spare import spare_calls
 from app.store.manifest import Manifest, Precision
 
 # A lane with a compiled model of its own runs it on its own thread; with a stream of a shared one, OpenVINO hands each
 # call over to a thread of the stream and back, and leaves cores idle in between. But each copies the weights, so that
-# models whose copies would take more bytes than these are shared.
+# models whose copies would take more bytes than these are shared, and so is any where there are more lanes than these:
+# each copy takes memory and time besides its weights'.
 MAX_COPIES = 256 * 2**20
+MAX_LANES = 8
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +55,7 @@ class OpenVINORuntime:
         try:
             opener = _Opener(ov, folder, manifest, precision, compiled)
             layouts = _layouts(folder, precision, lanes, threads, wide=wide)
-            models = [opener.open(properties) for properties, count in layouts for _ in range(count)]
-            narrow = models[:lanes] if _copied(folder, lanes) else models[:1] * lanes
-            whole = models[-1] if len(layouts) > 1 else None
+            narrow, *wide_ones = [opener.open(properties, count) for properties, count in layouts]
         except VersionRefused:
             raise
         # OpenVINO raises RuntimeError for nearly all, and others where Python meets C++.
@@ -65,8 +66,8 @@ class OpenVINORuntime:
             raise VersionRefused(f"The graph has {len(inputs)} inputs; one, the images, is needed.")
         self._dtype = inputs[0].get_element_type().to_dtype()
         self._output = _output_index(outputs, manifest)
-        self._narrow: _Requests | None = _Requests(narrow)
-        self._wide = _Requests([whole]) if whole is not None else None
+        self._narrow: _Requests | None = _Requests(narrow, _calls(folder, lanes))
+        self._wide = _Requests(wide_ones[0], 1) if wide_ones else None
 
     def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         requests = self._wide if alone and self._wide is not None else self._narrow
@@ -96,11 +97,11 @@ class OpenVINORuntime:
 class _Requests:
     """Infer requests, each of which serves one call at a time; more calls wait."""
 
-    def __init__(self, compiled: Sequence[Any]) -> None:
-        """`compiled`: a compiled model for each request, perhaps the same one."""
+    def __init__(self, compiled: list[Any], calls: int) -> None:
+        """`compiled`: a compiled model for each of the `calls` at a time, or one for all."""
         self._idle: SimpleQueue[Any] = SimpleQueue()
-        for model in compiled:
-            self._idle.put(model.create_infer_request())
+        for number in range(calls):
+            self._idle.put(compiled[number % len(compiled)].create_infer_request())
 
     def take(self) -> Any:
         return self._idle.get()
@@ -133,20 +134,29 @@ class _Opener:
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise VersionRefused("This processor does not compute in bf16.")
 
-    def open(self, properties: Mapping[str, object]) -> Any:
-        if self._compiled is None:
-            return self._compile(properties)
+    def open(self, properties: Mapping[str, object], count: int) -> list[Any]:
+        """So many models that share nothing, compiled once at most: all others are copies of what that gave."""
         key = _key(self._ov, self._manifest, properties)
-        if (blob := self._compiled.load(key)) is not None:
-            try:
-                return self._core.import_model(blob, "CPU", dict(properties))
-            # Whatever is wrong with it, compiling goes without.
-            except Exception as error:
-                _log.warning("a compiled model cannot be used, and is made anew: %s", _reason(error))
-                self._compiled.remove(key)
-        compiled = self._compile(properties)
-        self._compiled.store(key, _exported(compiled))
-        return compiled
+        if self._compiled is not None and (blob := self._compiled.load(key)) is not None:
+            if models := self._copies(blob, properties, count):
+                return models
+            self._compiled.remove(key)
+        models = [self._compile(properties)]
+        if self._compiled is not None or count > 1:
+            blob = _exported(models[0])
+            if self._compiled is not None:
+                self._compiled.store(key, blob)
+            models += self._copies(blob, properties, count - 1)
+        return models + [self._compile(properties) for _ in range(count - len(models))]
+
+    def _copies(self, blob: bytes, properties: Mapping[str, object], count: int) -> list[Any]:
+        """Models of what one exported; none if it cannot be read."""
+        try:
+            return [self._core.import_model(blob, "CPU", dict(properties)) for _ in range(count)]
+        # Whatever is wrong with it, compiling goes without.
+        except Exception as error:
+            _log.warning("a compiled model cannot be used, and is made anew: %s", _reason(error))
+            return []
 
     def _compile(self, properties: Mapping[str, object]) -> Any:
         if self._model is None:
@@ -174,7 +184,8 @@ def _layouts(
     folder: Path, precision: Precision, lanes: int, threads: int, *, wide: bool
 ) -> list[tuple[Mapping[str, object], int]]:
     """What is compiled, and how often it is held: what the lanes run, and then, `wide`, the one on all threads."""
-    sizes = [(1, max(1, threads // lanes), lanes)] if _copied(folder, lanes) else [(lanes, max(lanes, threads), 1)]
+    each, calls = max(1, threads // lanes), _calls(folder, lanes)
+    sizes = [(1, each, calls)] if _copied(folder, lanes) else [(calls, max(each * calls, threads), 1)]
     if wide and threads // lanes < threads:
         sizes.append((1, threads, 1))
     return [
@@ -196,7 +207,12 @@ def _layouts(
 
 def _copied(folder: Path, lanes: int) -> bool:
     """Whether each lane has the model for itself."""
-    return (lanes - 1) * _weights(folder) <= MAX_COPIES
+    return lanes <= MAX_LANES and (_calls(folder, lanes) - 1) * _weights(folder) <= MAX_COPIES
+
+
+def _calls(folder: Path, lanes: int) -> int:
+    """Calls that run at a time."""
+    return lanes + spare_calls(_weights(folder))
 
 
 def _key(ov: ModuleType, manifest: Manifest, properties: Mapping[str, object]) -> str:

@@ -109,8 +109,25 @@ def test_what_was_not_used_for_longest_goes(
     assert [path.stem for path in blobs(tmp_path)] == ["large"]
 
 
+def test_a_folder_that_may_only_be_read_is_read(
+    saved_models: Path, tmp_path: Path, cache: CompiledModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it was compiled for this machine; nothing is added."""
+    first = answer(saved_models / "plain", stored(), cache)
+    assert cache.usable()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    np.testing.assert_array_equal(answer(tmp_path / "nowhere", stored(), cache), first)
+    assert not cache.usable()
+
+
 def test_a_folder_that_cannot_be_made_does_no_harm(saved_models: Path, tmp_path: Path) -> None:
     """The model is compiled each time."""
     (tmp_path / "file").write_text("")
     cache = CompiledModels(tmp_path / "file" / "openvino")
+    assert not cache.usable()
     assert len(answer(saved_models / "plain", stored(), cache)) == 3

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from app.errors import InferenceFailed, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.golden import BF16_TOLERANCE
-from app.serving.runtimes import openvino_runtime
+from app.serving.runtimes import openvino_runtime, spare
 from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.loading import load_fake, load_litert, load_openvino, load_tensorflow
 from app.store.manifest import Manifest
@@ -226,20 +227,97 @@ def test_openvino_computes_on_the_thread_that_asks(saved_models: Path, images: U
     runtime.close()
 
 
+def count_compiling(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """The properties of what OpenVINO compiles from now on."""
+    compiled = []
+    compile_model = openvino_runtime._Opener._compile
+
+    def counted(self: Any, properties: dict[str, object]) -> Any:
+        compiled.append(properties)
+        return compile_model(self, properties)
+
+    monkeypatch.setattr(openvino_runtime._Opener, "_compile", counted)
+    return compiled
+
+
+def test_openvino_compiles_once_for_all_lanes(
+    saved_models: Path, images: UInt8Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing compiled is kept on disk: the copies are made in memory."""
+    compiled = count_compiling(monkeypatch)
+    runtime = load_openvino(saved_models / "plain", manifest(), lanes=3, threads=3)
+    assert [properties["NUM_STREAMS"] for properties in compiled] == [1]
+    with ThreadPoolExecutor(4) as pool:
+        answers = [*pool.map(runtime.predict, [images] * 8)]
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], atol=1e-6)
+    runtime.close()
+
+
+def test_openvino_compiles_for_each_lane_what_cannot_be_copied(
+    saved_models: Path, images: UInt8Array, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The version is served all the same."""
+    monkeypatch.setattr(openvino_runtime, "_exported", lambda _: b"nothing of the kind")
+    compiled = count_compiling(monkeypatch)
+    runtime = load_openvino(saved_models / "plain", manifest(), lanes=2, threads=2)
+    assert len(compiled) == 3
+    assert "a compiled model cannot be used" in caplog.text
+    assert runtime.predict(images).shape == (9, 3)
+    runtime.close()
+
+
+def test_with_many_lanes_openvino_holds_a_model_once(
+    saved_models: Path, images: UInt8Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dozens of copies would take long to make, however small; each lane and the event loop has a stream."""
+    compiled = count_compiling(monkeypatch)
+    runtime = load_openvino(saved_models / "plain", manifest(), lanes=9, threads=18)
+    assert [(each["NUM_STREAMS"], each["INFERENCE_NUM_THREADS"]) for each in compiled] == [(10, 20)]
+    assert runtime.predict(images).shape == (9, 3)
+    runtime.close()
+
+
+QUEUES: dict[str, Callable[[Any], SimpleQueue[Any]]] = {
+    "openvino": lambda runtime: runtime._narrow._idle,
+    "litert": lambda runtime: runtime._lanes,
+}
+
+
+@pytest.mark.parametrize("engine", QUEUES)
+def test_the_event_loop_need_not_wait_for_a_lane(saved_models: Path, images: UInt8Array, engine: str) -> None:
+    """It runs small models itself, and all lanes may be at work then."""
+    runtime = open_engine(engine, saved_models / "plain", manifest())
+    idle = QUEUES[engine](runtime)
+    at_work = idle.get()
+    with ThreadPoolExecutor(1) as loop:
+        answer = loop.submit(runtime.predict, images)
+        try:
+            assert answer.result(10).shape == (9, 3)
+        finally:
+            idle.put(at_work)
+    runtime.close()
+
+
+@pytest.mark.parametrize("engine", QUEUES)
+def test_of_a_large_model_nothing_more_is_held_than_the_lanes_need(
+    saved_models: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop does not run it."""
+    monkeypatch.setattr(spare, "MOST_BYTES", 0)
+    runtime = open_engine(engine, saved_models / "plain", manifest())
+    assert QUEUES[engine](runtime).qsize() == 1
+    runtime.close()
+
+
 def test_a_large_openvino_model_is_held_once_and_serves_all_lanes(
     saved_models: Path, images: UInt8Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy for each lane would take too much memory; the answers are the same."""
     expected = load_openvino(saved_models / "plain", manifest(), lanes=2, threads=2).predict(images)
     monkeypatch.setattr(openvino_runtime, "MAX_COPIES", 0)
-    opened = []
-    compile_model = openvino_runtime._Opener._compile
-
-    def counted(self: Any, properties: dict[str, object]) -> Any:
-        opened.append(properties)
-        return compile_model(self, properties)
-
-    monkeypatch.setattr(openvino_runtime._Opener, "_compile", counted)
+    monkeypatch.setattr(spare, "MOST_BYTES", 0)
+    opened = count_compiling(monkeypatch)
     runtime = load_openvino(saved_models / "plain", manifest(), lanes=2, threads=2)
     assert [properties["NUM_STREAMS"] for properties in opened] == [2]
     with ThreadPoolExecutor(4) as pool:
