@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -11,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from app.cores import available_cores
-from app.errors import InferenceFailed, VersionRefused
+from app.errors import InferenceFailed, NotReady, VersionRefused
 from app.serving.candidates import Candidate, Candidates, candidates, circumstances
 from app.serving.golden import Expected, check_answers
 from app.serving.likeness import Kind, kind_of
@@ -107,6 +108,7 @@ class EngineChoice:
         self._cache = cache
         self._circumstances = dict(circumstances or {})
         self._preparation = preparation
+        self._stopping = threading.Event()
 
     @classmethod
     def of(cls, settings: Settings) -> EngineChoice:
@@ -140,16 +142,19 @@ class EngineChoice:
 
         Raises:
             VersionRefused: no engine can run it, or its answers are not those of the golden examples.
+            NotReady: it was broken off by `stop`.
         """
         if not self._timed:
             return self._take_first(opening, self._candidates(opening.manifest))
         case = self._case(opening)
         self._prepare_aside(case)
-        if (known := self._reopen(case)) is not None:
-            return known
+        known = self._known(case)
+        if (opened := self._reopen(case, known)) is not None:
+            return opened
         with self._turn():
-            # Another worker may have measured in the meantime.
-            return self._reopen(case) or self._choose(case)
+            # Another worker may have measured in the meantime; what did not do before does not do now.
+            again = self._known(case)
+            return (self._reopen(case, again) if again != known else None) or self._choose(case)
 
     def prepare(self, opening: Opening) -> None:
         """Fill the cache, for a process that waits for it. To be called in a process that does nothing else.
@@ -159,11 +164,14 @@ class EngineChoice:
         """
         case = self._case(opening)
         # The seconds of the processor: those on the wall are long where others have it first.
-        runtime, _ = self._reopen(case) or self._choose(case, clock=time.process_time)
+        runtime, _ = self._reopen(case, self._known(case)) or self._choose(case, clock=time.process_time)
         runtime.close()
 
     def stop(self) -> None:
-        """Break off what is done aside; to be called before waiting for the calls of `open` that wait for it."""
+        """Break off what is done aside, and begin nothing that takes long; to be called before waiting for the calls of
+        `open` that wait for it, here or in another process: they raise NotReady.
+        """
+        self._stopping.set()
         if self._preparation is not None:
             self._preparation.stop()
 
@@ -184,7 +192,9 @@ class EngineChoice:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        with nullcontext() if self._cache is None else self._cache.turn():
+        with nullcontext() if self._cache is None else self._cache.turn(self._stopping):
+            if self._stopping.is_set():
+                raise NotReady("The service is shutting down.")
             yield
 
     def _prepare_aside(self, case: _Case) -> None:
@@ -218,12 +228,11 @@ class EngineChoice:
         candidate = next((each for group in case.groups for each in group if each.name == choice.engine), None)
         return None if candidate is None else (choice, candidate)
 
-    def _reopen(self, case: _Case) -> tuple[Runtime, Tuning] | None:
+    def _reopen(self, case: _Case, known: tuple[Choice, Candidate] | None) -> tuple[Runtime, Tuning] | None:
         """Open with the engine that was chosen before; None if none was, or if it does not do any more."""
-        known, opening = self._known(case), case.opening
         if known is None:
             return None
-        choice, candidate = known
+        opening, (choice, candidate) = case.opening, known
         try:
             runtime = opening.load((candidate.wide if choice.wide else None) or candidate.load)
             breathe(beside=opening.beside)
@@ -236,7 +245,7 @@ class EngineChoice:
     def _choose(self, case: _Case, *, clock: Callable[[], float] | None = None) -> tuple[Runtime, Tuning]:
         """Check the candidates, time them, keep the fastest, and note it in the cache."""
         opening = case.opening
-        opened = self._open_all(opening, case.groups)
+        opened, wrong = self._open_all(opening, case.groups)
         with ExitStack() as closing:
             for each in opened:
                 closing.callback(each.runtime.close)
@@ -269,20 +278,25 @@ class EngineChoice:
             provisional=opening.beside,
         )
         if self._cache is not None:
-            self._cache.store(case.kind, choice)
+            before = self._cache.load(case.kind, case.facts)
+            # That this version fails its check on the engine says nothing about others of its kind, for which it holds.
+            if before is None or before.engine not in wrong:
+                self._cache.store(case.kind, choice)
         rates = ", ".join(f"{each} {rate:,.0f}/s" for each, rate in choice.candidates.items())
         _log.info("timed the engines for %s on one lane: %s; took %s", opening.manifest.model, rates, name)
         return kept, choice.tuning(decode_seconds=opening.decode_seconds)
 
-    def _open_all(self, opening: Opening, groups: Groups) -> list[_Opened]:
+    def _open_all(self, opening: Opening, groups: Groups) -> tuple[list[_Opened], set[str]]:
         """Open and check the candidates of the first group of which any can read the graph.
+
+        Returns them, and the names of those that answer otherwise than the trainer did.
 
         Raises:
             VersionRefused: there is none, or all that can answer otherwise than the trainer did.
         """
         unread: list[VersionRefused] = []
         for group in groups:
-            wrong: list[VersionRefused] = []
+            wrong: dict[str, VersionRefused] = {}
             with ExitStack() as closing:
                 opened = []
                 for candidate in group:
@@ -295,7 +309,7 @@ class EngineChoice:
                         opening.check(runtime, candidate)
                     except VersionRefused as refusal:
                         _log.warning("%s: %s does not do: %s", opening.folder, candidate.name, refusal)
-                        wrong.append(refusal)
+                        wrong[candidate.name] = refusal
                         continue
                     closing.callback(runtime.close)
                     opened.append(_Opened(candidate, runtime))
@@ -304,13 +318,13 @@ class EngineChoice:
                 for reason in unread:
                     _log.warning("%s: %s", opening.folder, reason)
             if opened:
-                return opened
+                return opened, set(wrong)
             if wrong:
-                raise wrong[0]
+                raise next(iter(wrong.values()))
         raise VersionRefused(" ".join(map(str, unread))) from unread[0]
 
     def _take_first(self, opening: Opening, groups: Groups) -> tuple[Runtime, Tuning]:
-        first = self._open_all(opening, groups)[0]
+        (first, *_), _ = self._open_all(opening, groups)
         seconds = time_one(first.runtime, opening.expected.images[:1])
         tuning = Tuning(
             engine=first.runtime.name,

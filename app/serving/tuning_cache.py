@@ -9,6 +9,7 @@ Nothing here fails: a cache that cannot be read or written only means that a ver
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -49,7 +50,7 @@ class Choice(BaseModel):
     lone_seconds: float = Field(gt=0, allow_inf_nan=False)
     candidates: dict[str, float]
     provisional: bool = Field(
-        False, description="Measured while other versions answered; a start, when all is calm, measures anew."
+        False, description="Measured while other versions answered; the next start, when none does, measures anew."
     )
     measured_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
@@ -115,15 +116,15 @@ class TuningCache:
         return sorted(choices, key=lambda choice: choice.measured_at, reverse=True)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, stopping: threading.Event) -> Iterator[None]:
         """Let one process at a time measure: two would slow each other down, and the second can take what the first
-        one found. Waits for some seconds at most.
+        one found. Waits for half a minute at most, and no longer than until `stopping` is set.
         """
         with ExitStack() as stack:
             # Without a lock file, each measures for itself.
             with suppress(OSError):
                 if fcntl is not None and open_private(self._folder, create=True):
-                    _lock(stack.enter_context((self._folder / ".lock").open("wb")).fileno())
+                    _lock(stack.enter_context((self._folder / ".lock").open("wb")).fileno(), stopping)
             yield
 
     def _path(self, kind: Kind, circumstances: Mapping[str, str | int]) -> Path:
@@ -139,13 +140,12 @@ class TuningCache:
                 path.unlink()
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, stopping: threading.Event) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or stopping.wait(0.01):
                 return
-        time.sleep(0.01)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.errors import ConfigurationError, InferenceFailed, VersionRefused
+from app.errors import ConfigurationError, InferenceFailed, NotReady, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving import candidates as candidates_module
 from app.serving import tuning as tuning_module
@@ -272,6 +274,38 @@ def test_a_network_that_was_trained_again_is_not_timed_again(
     reverse = replace(again, expected=replace(again.expected, probabilities=again.expected.probabilities[:, ::-1]))
     with pytest.raises(VersionRefused, match="differs from the trainer's"):
         choice.open(reverse)
+
+
+def test_a_version_that_the_chosen_engine_answers_wrongly_changes_nothing_for_others_of_its_kind(
+    workshop: Workshop, opening: Opening, tmp_path: Path
+) -> None:
+    """It has another engine; that one is not tried twice for it, and goes on being the choice."""
+    fast, slow = {"seconds": 0.001}, {"seconds": 0.004}
+    sound = [workshop.candidate("fast", **fast), workshop.candidate("slow", **slow)]
+    choose([sound], tmp_path / "engines").open(opening)
+    del workshop.loaded[:]
+    odd = [workshop.candidate("fast", wrong=True, **fast), workshop.candidate("slow", **slow)]
+    assert choose([odd], tmp_path / "engines").open(opening)[0].name == "slow"
+    assert workshop.loaded == ["fast", "fast", "slow"]
+    del workshop.loaded[:]
+    assert choose([sound], tmp_path / "engines").open(opening)[0].name == "fast"
+    assert workshop.loaded == ["fast"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_a_service_that_stops_does_not_wait_for_another_process_to_measure(
+    workshop: Workshop, opening: Opening, tmp_path: Path
+) -> None:
+    """That can take half a minute."""
+    choice = choose([[workshop.candidate("one")]], tmp_path / "engines")
+    with ThreadPoolExecutor(1) as pool, TuningCache(tmp_path / "engines").turn(threading.Event()):
+        loading = pool.submit(choice.open, opening)
+        with pytest.raises(TimeoutError):
+            loading.result(0.1)
+        choice.stop()
+        with pytest.raises(NotReady, match="shutting down"):
+            loading.result(10)
+    assert workshop.loaded == []
 
 
 def test_another_network_is_timed_for_itself(
