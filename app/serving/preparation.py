@@ -1,4 +1,4 @@
-"""`python -m app.serving.preparation`: compiles a version and times its engines in a process of its own.
+"""Has a version compiled and its engines timed by a process of its own, `python -m app.preparer`.
 
 Both take a second of a core, which those who are being answered would feel. A process below all others has only what
 they leave; and since it ends, no thread that it made serves at that priority for ever, as it would if a thread of the
@@ -9,7 +9,6 @@ takes it up within a fraction of the time.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -26,13 +25,15 @@ from app.serving.golden import read_expected
 from app.settings import Settings
 from app.store.manifest import MANIFEST, Manifest
 
+COMMAND = (sys.executable, "-m", "app.preparer")
+
 # It has a second or two of work. Where the machine gives it less than that within so long, the server does it.
 _PATIENCE = 30.0
-_LOWEST_NICE = 19
-# Where memory runs out the kernel ends this process, and not the server. From -1000 to 1000.
-_OOM_SCORE = 600
 # What a process ends with that a graph has brought down; it would have been the server.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
+# It aborts for want of memory or threads too, which is no fault of the graph: once is no proof. Seconds until it is
+# tried again, in which some may become free.
+_PAUSE = 1.0
 
 _STOPPING = "The service is shutting down."
 
@@ -69,42 +70,31 @@ class Task(BaseModel):
 class Preparation:
     """Runs preparations, each as a child of this process. Safe to call from threads."""
 
-    def __init__(
-        self, settings: Settings, *, command: Sequence[str] = (sys.executable, "-m", "app.serving.preparation")
-    ) -> None:
+    def __init__(self, settings: Settings, *, command: Sequence[str] = COMMAND) -> None:
         """Starts nothing yet."""
         self._settings = settings
         self._command = list(command)
         self._children: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def run(self, folder: Path, *, lanes: int, threads: int) -> None:
         """Have the cache filled for a version; returns when that is done, or cannot be done in this way.
 
         Raises:
-            VersionRefused: the version brought the process down.
+            VersionRefused: the version brought the process down; by aborting, twice.
             NotReady: it was broken off by `stop`.
         """
         task = Task.of(self._settings, folder, lanes, threads)
         try:
-            with self._lock:
-                if self._stopped:
-                    raise NotReady(_STOPPING)
-                child = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-                )
-                self._children.add(child)
+            status, said = self._run(task)
+            if -status == signal.SIGABRT:
+                _log.warning("What prepares %s was aborted (%s); it is tried once more.", folder, said)
+                self._stopped.wait(_PAUSE)
+                status, said = self._run(task)
         except OSError as error:
             _log.warning("No process can be started to prepare %s: %s", folder, error.strerror)
             return
-        try:
-            with child:
-                status, said = self._wait(child, task)
-        finally:
-            self._children.discard(child)
-        if self._stopped:
-            raise NotReady(_STOPPING)
         if -status in _CRASHES:
             raise VersionRefused(f"it ended the process that compiled it, with {signal.Signals(-status).name}.")
         if status != 0:
@@ -113,19 +103,52 @@ class Preparation:
     def stop(self) -> None:
         """End what runs; nothing is begun any more."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             for child in self._children:
                 child.kill()
 
-    def _wait(self, child: subprocess.Popen[bytes], task: Task) -> tuple[int, str]:
-        """The child's exit status, and the last line that it said."""
+    def _run(self, task: Task) -> tuple[int, str]:
+        """A child's exit status, and the last line that it said. Raises NotReady; OSError where none can be begun."""
+        with self._lock:
+            if self._stopped.is_set():
+                raise NotReady(_STOPPING)
+            child = subprocess.Popen(
+                self._command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                # What a terminal, or whoever ends the server, sends to all of the server's group is not for the child.
+                # The session stays the same: Linux may share the cores out by sessions, whatever the priorities are.
+                process_group=0,
+            )
+            self._children.add(child)
         try:
-            _, said = child.communicate(task.model_dump_json().encode(), timeout=_PATIENCE)
+            with child:
+                answer = _wait(child, task)
+        finally:
+            with self._lock:
+                self._children.discard(child)
+        if self._stopped.is_set():
+            raise NotReady(_STOPPING)
+        return answer
+
+
+def _wait(child: subprocess.Popen[bytes], task: Task) -> tuple[int, str]:
+    """The child's exit status, and the last line that it said."""
+    told, child.stdin = child.stdin, None
+    assert told is not None
+    # It stays open for as long as somebody waits here: by its end the child knows that nobody does.
+    with told:
+        with suppress(BrokenPipeError):  # its exit status says why
+            told.write(task.model_dump_json().encode() + b"\n")
+        try:
+            _, said = child.communicate(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             child.kill()
             _, said = child.communicate()
-        lines = said.decode(errors="replace").strip().splitlines()
-        return child.returncode, lines[-1][:500] if lines else ""
+    lines = said.decode(errors="replace").strip().splitlines()
+    return child.returncode, lines[-1][:500] if lines else ""
 
 
 def prepare(task: Task) -> None:
@@ -146,21 +169,9 @@ def prepare(task: Task) -> None:
     EngineChoice.of(settings).prepare(opening)
 
 
-def yield_to_others() -> None:
-    """Let this process have only what nobody else wants."""
-    with suppress(OSError, AttributeError):  # not on every system
-        os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_NICE)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
-
-
-def main() -> None:
-    yield_to_others()
+def perform(task: bytes) -> None:
+    """Do a task, in JSON, in a process that ends then: with the reason where the version is refused."""
     try:
-        prepare(Task.model_validate_json(sys.stdin.buffer.read()))
+        prepare(Task.model_validate_json(task))
     except VersionRefused as refusal:
         sys.exit(str(refusal))
-
-
-if __name__ == "__main__":
-    main()

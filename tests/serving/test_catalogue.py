@@ -452,7 +452,7 @@ async def test_a_version_that_was_replaced_is_closed_after_its_last_request(
 async def test_a_version_that_is_loaded_beside_others_is_loaded_with_regard_for_them(
     registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the start, however many, have the machine for themselves: nobody is let in yet, and what is measured then
+    """Those of the start, however many, have the machine for themselves: nobody is let in yet, and what is measured
     holds. What was freed goes back to the system when the old one is closed.
     """
     beside: list[bool] = []

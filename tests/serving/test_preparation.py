@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import NotReady, VersionRefused
+from app.serving import preparation
 from app.serving.engine_choice import EngineChoice, Opening
 from app.serving.golden import read_expected
 from app.serving.likeness import kind_of
@@ -66,21 +66,54 @@ def test_beside_others_nothing_is_compiled_or_timed_here(
     assert choice.provisional
 
 
-@on_linux
-def test_it_has_only_what_nobody_else_wants() -> None:
-    """The lowest priority; and where memory runs out, it is ended before the server is."""
-    code = (
-        "import os; from app.serving.preparation import yield_to_others; yield_to_others(); "
-        "print(os.getpriority(os.PRIO_PROCESS, 0), open('/proc/self/oom_score_adj').read())"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split()
-    assert said == [b"19", b"600"]
-
-
-def test_a_version_that_brings_it_down_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT"])
+def test_a_version_that_brings_it_down_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """It would have been the server."""
-    with pytest.raises(VersionRefused, match="it ended the process that compiled it, with SIGABRT"):
-        child(Settings(cache=tmp_path), "import os; os.abort()").run(tmp_path, lanes=1, threads=1)
+    monkeypatch.setattr(preparation, "_PAUSE", 0)
+    code = f"import os, signal; os.kill(os.getpid(), signal.{name})"
+    with pytest.raises(VersionRefused, match=f"it ended the process that compiled it, with {name}"):
+        child(Settings(cache=tmp_path), code).run(tmp_path, lanes=1, threads=1)
+
+
+def test_one_abort_is_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Memory or threads may have been short for a moment."""
+    monkeypatch.setattr(preparation, "_PAUSE", 0)
+    first = tmp_path / "first"
+    first.mkdir()
+    code = f"import os; os.path.exists({str(first)!r}) and (os.rmdir({str(first)!r}), os.abort())"
+    child(Settings(cache=tmp_path), code).run(tmp_path, lanes=1, threads=1)
+    assert "tried once more" in caplog.text
+    assert "not prepared" not in caplog.text
+
+
+def test_it_is_no_part_of_the_servers_group_and_knows_that_the_server_lives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C is for the server, which ends it in its own way; and its standard input is open while someone waits."""
+    code = (
+        "import os, select, sys; task = sys.stdin.readline(); closed = select.select([0], [], [], 0.2)[0]; "
+        f"sys.exit(0 if task and not closed and os.getpgid(0) != {os.getpgid(0)} else 'No.')"
+    )
+    child(Settings(cache=tmp_path), code).run(tmp_path, lanes=1, threads=1)
+    assert caplog.text == ""
+
+
+def test_what_has_ended_is_forgotten_in_turn_with_stopping(tmp_path: Path) -> None:
+    """A server that stops goes through those that run, which must not change meanwhile."""
+    runs = child(Settings(cache=tmp_path), "import time; time.sleep(60)")
+    thread = threading.Thread(target=lambda: runs.run(tmp_path, lanes=1, threads=1))
+    thread.start()
+    while not runs._children:
+        time.sleep(0.001)
+    with runs._lock:
+        (process,) = runs._children
+        process.kill()
+        thread.join(0.3)
+        assert runs._children == {process}
+    thread.join(20)
+    assert not runs._children
 
 
 @pytest.mark.parametrize("code", ["import sys; sys.exit('No luck.')", "import os; os.kill(os.getpid(), 9)"])
@@ -101,12 +134,12 @@ def test_a_server_that_stops_does_not_wait_for_it(tmp_path: Path) -> None:
     """It is ended, and none is begun any more."""
     (tmp_path / "begun").mkdir()
     code = f"import os, time; os.rmdir({str(tmp_path / 'begun')!r}); time.sleep(60)"
-    preparation = child(Settings(cache=tmp_path), code)
+    runs = child(Settings(cache=tmp_path), code)
     failures: list[Exception] = []
 
     def run() -> None:
         try:
-            preparation.run(tmp_path, lanes=1, threads=1)
+            runs.run(tmp_path, lanes=1, threads=1)
         except NotReady as error:
             failures.append(error)
 
@@ -114,9 +147,9 @@ def test_a_server_that_stops_does_not_wait_for_it(tmp_path: Path) -> None:
     thread.start()
     while (tmp_path / "begun").exists():
         time.sleep(0.01)
-    preparation.stop()
+    runs.stop()
     thread.join(20)
     assert not thread.is_alive()
     assert len(failures) == 1
     with pytest.raises(NotReady, match="shutting down"):
-        preparation.run(tmp_path, lanes=1, threads=1)
+        runs.run(tmp_path, lanes=1, threads=1)
