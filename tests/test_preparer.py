@@ -21,6 +21,11 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def asleep(proc: Path) -> bool:
+    time.sleep(0.005)
+    return (proc / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
 def test_it_has_only_what_nobody_else_wants() -> None:
     """The lowest priority, before it imports what takes long, and no threads that it has no use for; and where memory
@@ -34,6 +39,7 @@ def test_it_has_only_what_nobody_else_wants() -> None:
             assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
             assert (proc / "oom_score_adj").read_text() == "600\n"
             eventually(lambda: "pydantic_core" in (proc / "maps").read_text())
+            eventually(lambda: all(asleep(proc) for _ in range(10)))  # it waits for its task
             assert len([*(proc / "task").iterdir()]) == 1
         finally:
             process.kill()

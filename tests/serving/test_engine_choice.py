@@ -280,11 +280,11 @@ def test_a_version_that_the_chosen_engine_answers_wrongly_changes_nothing_for_ot
     workshop: Workshop, opening: Opening, tmp_path: Path
 ) -> None:
     """It has another engine; that one is not tried twice for it, and goes on being the choice."""
-    fast, slow = {"seconds": 0.001}, {"seconds": 0.004}
-    sound = [workshop.candidate("fast", **fast), workshop.candidate("slow", **slow)]
+    slow = workshop.candidate("slow", seconds=0.004)
+    sound = [workshop.candidate("fast", seconds=0.001), slow]
     choose([sound], tmp_path / "engines").open(opening)
     del workshop.loaded[:]
-    odd = [workshop.candidate("fast", wrong=True, **fast), workshop.candidate("slow", **slow)]
+    odd = [workshop.candidate("fast", seconds=0.001, wrong=True), slow]
     assert choose([odd], tmp_path / "engines").open(opening)[0].name == "slow"
     assert workshop.loaded == ["fast", "fast", "slow"]
     del workshop.loaded[:]

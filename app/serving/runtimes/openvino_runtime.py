@@ -55,7 +55,7 @@ class OpenVINORuntime:
         try:
             opener = _Opener(ov, folder, manifest, precision, compiled)
             layouts = _layouts(folder, precision, lanes, threads, wide=wide)
-            narrow, *wide_ones = [opener.open(properties, count) for properties, count in layouts]
+            narrow, *whole = [opener.open(properties, count) for properties, count in layouts]
         except VersionRefused:
             raise
         # OpenVINO raises RuntimeError for nearly all, and others where Python meets C++.
@@ -67,7 +67,7 @@ class OpenVINORuntime:
         self._dtype = inputs[0].get_element_type().to_dtype()
         self._output = _output_index(outputs, manifest)
         self._narrow: _Requests | None = _Requests(narrow, _calls(folder, lanes))
-        self._wide = _Requests(wide_ones[0], 1) if wide_ones else None
+        self._wide = _Requests(whole[0], 1) if whole else None
 
     def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
         requests = self._wide if alone and self._wide is not None else self._narrow
