@@ -79,7 +79,7 @@ class Catalogue:
             )
         await asyncio.gather(*map(asyncio.shield, begun), return_exceptions=True)
         self.started = True
-        self._shelf.opened()
+        self._shelf.begin_serving()
         self._poller = asyncio.create_task(self._poll())
 
     async def stop(self) -> None:

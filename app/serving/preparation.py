@@ -91,7 +91,7 @@ class Preparation:
             if -status == signal.SIGABRT:
                 _log.warning("What prepares %s was aborted (%s); it is tried once more.", folder, said)
                 self._stopped.wait(_PAUSE)
-                status, said = self._run(task)
+                status, said = self._run_again(task, status)
         except OSError as error:
             _log.warning("No process can be started to prepare %s: %s", folder, error.strerror)
             return
@@ -106,6 +106,14 @@ class Preparation:
             self._stopped.set()
             for child in self._children:
                 child.kill()
+
+    def _run_again(self, task: Task, status: int) -> tuple[int, str]:
+        """After `status`: another one only where the process came to an end of its own. Else the server would try."""
+        try:
+            again, said = self._run(task)
+        except OSError as error:
+            return status, str(error)
+        return (again if again >= 0 else status), said
 
     def _run(self, task: Task) -> tuple[int, str]:
         """A child's exit status, and the last line that it said. Raises NotReady; OSError where none can be begun."""

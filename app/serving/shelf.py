@@ -51,7 +51,7 @@ class Shelf:
         self._open: set[Engine] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slots = asyncio.Semaphore(_LOADS)
-        self._opened = False
+        self._serving = False
         self._stopping = False
 
     def spare(self, model: str, version: int) -> Engine | None:
@@ -66,11 +66,11 @@ class Shelf:
         """All that are open, those included that are on their way out."""
         return self._open
 
-    def opened(self) -> None:
+    def begin_serving(self) -> None:
         """What is loaded from now on is loaded beside others, if there are any. Until then nobody is let in, and each
         has the machine for itself: what is measured at a start holds.
         """
-        self._opened = True
+        self._serving = True
 
     async def load(self, model: str, version: int) -> Engine:
         """The engine of a version, loaded if it is no spare. Callers that want the same one share the work.
@@ -152,7 +152,7 @@ class Shelf:
                     lanes=self._lanes,
                     threads=self._threads,
                     metrics=self._metrics,
-                    beside=self._opened and bool(self._open),
+                    beside=self._serving and bool(self._open),
                 )
             except VersionRefused as refusal:
                 self._refusals[key] = str(refusal)

@@ -88,6 +88,17 @@ def test_one_abort_is_no_proof(
     assert "not prepared" not in caplog.text
 
 
+def test_after_an_abort_the_server_does_not_try_it_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the second process, short of itself, might end the server."""
+    monkeypatch.setattr(preparation, "_PAUSE", 0)
+    first = tmp_path / "first"
+    first.mkdir()
+    once = f"os.path.exists({str(first)!r}) and (os.rmdir({str(first)!r}), os.abort())"
+    code = f"import os; {once}; os.kill(os.getpid(), 9)"
+    with pytest.raises(VersionRefused, match="SIGABRT"):
+        child(Settings(cache=tmp_path), code).run(tmp_path, lanes=1, threads=1)
+
+
 def test_it_is_no_part_of_the_servers_group_and_knows_that_the_server_lives(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
