@@ -24,7 +24,7 @@ def return_large_blocks() -> None:
     """Have the C library return large blocks as soon as they are freed; for a process's entry point to call.
 
     Left alone it learns from the first large picture to keep such blocks, for each thread, and what small ones leave of
-    them is lost: with pictures of mixed sizes a worker grows for hours. Does nothing where the library is not glibc.
+    them cannot be given back. Does nothing where the library is not glibc.
     """
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.errors import FoveaError, StorageFailed, VersionRefused
@@ -54,8 +56,45 @@ def load_version(
         VersionRefused: with the reason.
         StorageFailed: the store cannot be read; the version may be fine.
     """
+    with _failures(model, version, metrics):
+        manifest = registry.verify(model, version)
+        breathe(beside=beside)
+        folder = registry.folder(model, version)
+        try:
+            expected = read_expected(folder, manifest)
+            # Of this thread: beside others the clock on the wall would count what they take.
+            begin = time.thread_time()
+            difference = decoder_difference(folder, manifest, expected)
+            decode_seconds = (time.thread_time() - begin) / len(expected.images)
+            breathe(beside=beside)
+            runtime, tuning = choice.open(Opening(folder, manifest, expected, lanes, threads, decode_seconds, beside))
+        except VersionRefused as error:
+            raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
+        except (FoveaError, OSError):
+            raise
+        except Exception as error:
+            # Whatever else a graph runs its engine into is the version's fault, and must not end what follows the log.
+            _log.exception("loading version %d of %s", version, model)
+            raise VersionRefused(
+                f"Version {version} of {model} is refused: loading it failed with {type(error).__name__}: {error}"
+            ) from error
+        warnings: tuple[str, ...] = ()
+        if difference:
+            warnings = (
+                f"Images decode here to pixels that differ by up to {difference} of 255 levels from those that version "
+                f"{version} was trained with: another build of the image decoder.",
+            )
+            metrics.golden_warning(model)
+            _log.warning("%s: %s", model, warnings[0])
+        _log.info("loaded version %d of %s with %s", version, model, runtime.name)
+        return LoadedVersion(model, version, manifest, runtime, tuning, warnings)
+
+
+@contextmanager
+def _failures(model: str, version: int, metrics: Metrics) -> Iterator[None]:
+    """Counts and logs a refusal in the block; what cannot be read is the store's failure, and not the version's."""
     try:
-        return _load(registry, model, version, choice, lanes, threads, metrics, beside)
+        yield
     except VersionRefused as refusal:
         metrics.refused(model)
         _log.warning("%s", refusal)
@@ -63,46 +102,3 @@ def load_version(
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise StorageFailed(f"Version {version} of {model} cannot be read from the model store: {reason}.") from error
-
-
-def _load(
-    registry: Registry,
-    model: str,
-    version: int,
-    choice: EngineChoice,
-    lanes: int,
-    threads: int,
-    metrics: Metrics,
-    beside: bool,
-) -> LoadedVersion:
-    manifest = registry.verify(model, version)
-    breathe(beside=beside)
-    folder = registry.folder(model, version)
-    try:
-        expected = read_expected(folder, manifest)
-        # Of this thread: beside others the clock on the wall would count what they take.
-        begin = time.thread_time()
-        difference = decoder_difference(folder, manifest, expected)
-        decode_seconds = (time.thread_time() - begin) / len(expected.images)
-        breathe(beside=beside)
-        runtime, tuning = choice.open(Opening(folder, manifest, expected, lanes, threads, decode_seconds, beside))
-    except VersionRefused as error:
-        raise VersionRefused(f"Version {version} of {model} is refused: {error}") from error
-    except (FoveaError, OSError):
-        raise
-    except Exception as error:
-        # Whatever else a graph runs its engine into is the version's fault, and must not end what follows the log.
-        _log.exception("loading version %d of %s", version, model)
-        raise VersionRefused(
-            f"Version {version} of {model} is refused: loading it failed with {type(error).__name__}: {error}"
-        ) from error
-    warnings: tuple[str, ...] = ()
-    if difference:
-        warnings = (
-            f"Images decode here to pixels that differ by up to {difference} of 255 levels from those that version "
-            f"{version} was trained with: another build of the image decoder.",
-        )
-        metrics.golden_warning(model)
-        _log.warning("%s: %s", model, warnings[0])
-    _log.info("loaded version %d of %s with %s", version, model, runtime.name)
-    return LoadedVersion(model, version, manifest, runtime, tuning, warnings)

@@ -22,6 +22,7 @@ from app.api.direct import Direct
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.runtimes.fake import FakeRuntime
 from tests.api.conftest import API, Keyring, StartAPI
+from tests.api.wire import Wire
 from tests.serving.eventually import eventually
 from tests.serving.versions import gray, png
 
@@ -29,30 +30,6 @@ pytestmark = pytest.mark.anyio
 
 WHITE = gray(255)
 HOST = "Host: 127.0.0.1:8000"
-
-
-class Wire(asyncio.Transport):
-    """A transport that leads to the test."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = self.lost = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self.lost:
-            raise RuntimeError("the handler is closed")  # as uvloop's do
-        self.written += bytes(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -11,33 +11,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api.stalling import Stalled
+from tests.api.wire import Wire
 
 pytestmark = pytest.mark.anyio
 
 POST = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n"
 HEAD_SECONDS, IDLE_SECONDS = 30, 65
-
-
-class Wire(asyncio.Transport):
-    """A transport that leads nowhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += bytes(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
