@@ -28,7 +28,9 @@ _CHUNK = 1024
 class TrainingData:
     """A source, decoded and split.
 
-    `images`: uint8 [n, height, width, channels]. `train`, `validation`, `test`: disjoint positions that cover all n.
+    `images`: uint8 [n, height, width, channels]; of an upload a mapped file, which can be far larger than the memory:
+    take few at a time. `train`, `validation`, `test`: positions that cover all n, disjoint but for the one exception
+    of `Split`.
     """
 
     source: Source
@@ -73,7 +75,7 @@ def prepare(
     """
     source = open_source(spec, datasets)
     preprocessing = choose_preprocessing(spec.preprocessing, source)
-    sides = split(source, spec.splits, spec.seed)
+    sides = split(source, spec.splits, spec.seed, look_alikes=spec.near_duplicates == "group")
     own = sorted({name for name in source.given if name})
     reporter.phase(
         "dataset",
@@ -82,6 +84,8 @@ def prepare(
         + (f" (the dataset's own {' and '.join(own)})" if own else "")
         + f", as {preprocessing.width} x {preprocessing.height} {preprocessing.color}",
     )
+    for remark in sides.remarks:
+        reporter.say(remark)
     images = decode(source, preprocessing, reporter, threads=threads, max_pixels=max_pixels)
     return TrainingData(source, preprocessing, images, sides)
 
