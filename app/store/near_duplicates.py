@@ -35,7 +35,7 @@ _MOST_BRIGHTER = 32.0
 # Bounds on the work for sets in which every picture has nearly the same hash.
 _FULL_BUCKET = 1000
 _WINDOW = 16
-_PAIRS_PER_IMAGE = 40
+_PAIRS_PER_IMAGE = 16
 _LEAST_PAIRS = 200_000
 _BATCH = 4096
 
@@ -100,14 +100,11 @@ def find_look_alikes(
     complete = True
     for lower, upper, whole in _candidates(values):
         complete = complete and whole
-        pairs = [
-            (a, b)
-            for a, b in zip(rows[lower].tolist(), rows[upper].tolist(), strict=True)
-            if parents.root(a) != parents.root(b)
-        ]
-        for start in range(0, len(pairs), _BATCH):
-            # What was joined a moment ago needs no second look.
-            batch = [(a, b) for a, b in pairs[start : start + _BATCH] if parents.root(a) != parents.root(b)]
+        for start in range(0, len(lower), _BATCH):
+            part = slice(start, start + _BATCH)
+            pairs = zip(rows[lower[part]].tolist(), rows[upper[part]].tolist(), strict=True)
+            # What was joined already needs no second look.
+            batch = [(a, b) for a, b in pairs if parents.root(a) != parents.root(b)]
             budget -= len(batch)
             if budget < 0:
                 return LookAlikes(parents.groups(), complete=False)

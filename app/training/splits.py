@@ -46,8 +46,8 @@ class _Shared:
     sides: npt.NDArray[np.int8]
     moved: int
     """Images that the dataset's own folders have on another side."""
-    thin: list[int]
-    """Classes with less than half of the test images that were wanted."""
+    poor: set[int]
+    """Classes with less than half of the test images that were wanted, or that lost much of their own training folder."""
 
 
 def split(source: Source, splits: Splits, seed: int, *, look_alikes: bool = True) -> Split:
@@ -67,11 +67,11 @@ def split(source: Source, splits: Splits, seed: int, *, look_alikes: bool = True
                 f"Class {label!r} has {count} usable image{'' if count == 1 else 's'}; at least {LEAST_IMAGES} are "
                 "needed: one to train and one to test. Add images, or leave the class out."
             )
-    numbers = source.groups if look_alikes and source.groups else [None] * len(source.names)
+    numbers = _look_alikes(source) if look_alikes else [None] * len(source.names)
     apart = _too_common(source, numbers)
     shared = _share_out(source, _together(source, numbers, apart), splits, seed)
     # Better a test image that looks like a training one than a class that cannot be tested.
-    if poor := {*_incomplete(source, shared), *shared.thin}:
+    if poor := {*_incomplete(source, shared), *shared.poor}:
         pairs = zip(numbers, source.targets.tolist(), strict=True)
         more = {number for number, target in pairs if number is not None and target in poor}
         if more - apart:
@@ -106,6 +106,16 @@ def _finished(source: Source, shared: _Shared, numbers: Sequence[int | None], ap
     return Split(train, validation, test, tuple(remarks))
 
 
+def _look_alikes(source: Source) -> list[int | None]:
+    """For each position the number of its group of look-alikes, those aside that are just copies of one file."""
+    contents: dict[int, set[str]] = {}
+    groups = source.groups or [None] * len(source.names)
+    for number, content in zip(groups, source.contents, strict=True):
+        if number is not None:
+            contents.setdefault(number, set()).add(content)
+    return [number if number is not None and len(contents[number]) > 1 else None for number in groups]
+
+
 def _too_common(source: Source, numbers: Sequence[int | None]) -> set[int]:
     """Groups of look-alikes that make up much of a class."""
     sizes = np.bincount(source.targets, minlength=len(source.labels))
@@ -132,15 +142,15 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
     given = np.array([_SIDES.index(name or "train") for name in source.given], np.int8)
     sides = np.zeros(len(given), np.int8)
     pools: list[list[Indices]] = [[] for _ in source.labels]
-    moved = 0
     for group in groups:
         # Test before validation before train: the order of the numbers.
         if side := int(given[group].max()):
             sides[group] = side
-            moved += int((given[group] != side).sum())
         else:
             pools[source.targets[group[0]]].append(group)
-    thin = []
+    moved = sides != given
+    own, lost = (np.bincount(source.targets[which]) for which in (given == 0, moved & (given == 0)))
+    poor = {number for number, count in enumerate(lost.tolist()) if count > _MOST_OF_A_CLASS * own[number]}
     for number, pool in enumerate(pools):
         if not pool:
             continue
@@ -157,8 +167,8 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
             drawn = _draw(ordered, count)
             sides[drawn] = _SIDES.index(name)
             if name == "test" and 2 * len(drawn) < count:
-                thin.append(number)
-    return _Shared(sides, moved, thin)
+                poor.add(number)
+    return _Shared(sides, int(moved.sum()), poor)
 
 
 def _ordered(pool: Sequence[Indices], source: Source, most: int, random: np.random.Generator) -> list[Indices]:

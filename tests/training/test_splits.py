@@ -173,6 +173,16 @@ class TestLookAlikes:
             source = _source({"a": 50, "b": 50}, contents, given)
             assert {0, 5} <= _sides(split(source, Splits(), 0, look_alikes=look_alikes))[2]
 
+    def test_a_training_folder_is_not_emptied_for_look_alikes(self) -> None:
+        """Where much of a class looks like what is in the test folder, that is how it looks; copies still move."""
+        given: list[str | None] = ["test" if n % 10 < 2 else "train" for n in range(100)]
+        groups: list[int | None] = [n // 10 if n < 50 and n % 10 < 5 else None for n in range(100)]
+        contents = [str(number) for number in range(100)]
+        contents[7] = contents[0]
+        sides = split(_source({"a": 50, "b": 50}, contents, given, groups), Splits(), seed=0)
+        assert _sides(sides)[2] == {7, *(n for n in range(100) if n % 10 < 2)}
+        assert len(sides.remarks) == 2
+
     def test_contradictions_train_rather_than_test(self) -> None:
         """A picture under two labels says nothing about how good a model is."""
         groups: list[int | None] = [None] * 100
