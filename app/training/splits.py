@@ -47,7 +47,7 @@ class _Shared:
     moved: int
     """Images that the dataset's own folders have on another side."""
     poor: set[int]
-    """Classes with less than half of the test images that were wanted, or that lost much of their own training folder."""
+    """Classes with less than half of the test images that were wanted, or that lost much of their training folder."""
 
 
 def split(source: Source, splits: Splits, seed: int, *, look_alikes: bool = True) -> Split:

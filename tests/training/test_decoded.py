@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import numpy as np
 import PIL
 import pytest
 
+from app import png
 from app.errors import StorageFailed
 from app.jobs.spec import TrainingSpec
 from app.preprocessing import Preprocessing, UInt8Array, to_array
 from app.store.datasets import Datasets
-from app.training import dataset, decoded
+from app.training import dataset
 from app.training.dataset import TrainingData, prepare
 from app.training.decoded import DecodedImages, cache_key
 from app.training.reporter import Cancelled, Reporter
@@ -67,7 +69,8 @@ class Decoder:
 def open_cache(
     root: Path, *, max_bytes: int = 2**30, check: Callable[[], None] = lambda: None, said: list[str] | None = None
 ) -> DecodedImages:
-    return DecodedImages(root, max_bytes=max_bytes, check=check, say=[].append if said is None else said.append)
+    lines: list[str] = [] if said is None else said
+    return DecodedImages(root, max_bytes=max_bytes, check=check, say=lines.append)
 
 
 def kept(root: Path) -> set[str]:
@@ -99,7 +102,7 @@ def test_whatever_the_pixels_depend_on_makes_another_file(monkeypatch: pytest.Mo
     }
     monkeypatch.setattr(PIL, "__version__", "0.1")
     keys.add(cache_key(source_of(), _SPEC))
-    monkeypatch.setattr(decoded.app.png, "__file__", __file__)
+    monkeypatch.setattr(png, "__file__", __file__)
     keys.add(cache_key(source_of(), _SPEC))
     assert len(keys) == 6
     assert cache_key(source_of(), _SPEC) in keys
@@ -225,7 +228,7 @@ class TestRoom:
         """Before anything is decoded, with what to do; older images make room first."""
         open_cache(tmp_path).open(source_of("a"), _SPEC, Decoder())
         gc.collect()
-        monkeypatch.setattr(decoded.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20, total=2**40))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20, total=2**40))
         decoder = Decoder()
         with pytest.raises(StorageFailed, match=r"take 0\.0 GiB, and .* free some space .* smaller preprocessing"):
             open_cache(tmp_path).open(source_of("b"), _SPEC, decoder)
