@@ -34,8 +34,33 @@ REPORT: dict[str, Any] = {
     ],
     "ignored_files": 1,
     "duplicate_files": 1,
-    "duplicates": [{"name": "daisy/0007.jpg", "copies": ["tulip/0007.jpg"], "labels": ["daisy", "tulip"]}],
+    "duplicates": [
+        {
+            "name": "daisy/0007.jpg",
+            "copies": ["tulip/0007.jpg"],
+            "labels": ["daisy", "tulip"],
+            "splits": [],
+            "thumbnails": ["0001.png"],
+        }
+    ],
     "conflicting_duplicates": 1,
+    "near_duplicate_files": 1,
+    "near_duplicates": [
+        {
+            "name": "rose/0012.jpg",
+            "copies": ["rose/0399.jpg"],
+            "labels": ["rose"],
+            "splits": [],
+            "thumbnails": ["0002.png", "0003.png"],
+        }
+    ],
+    "conflicting_near_duplicates": 0,
+    "cross_split_duplicates": 0,
+    "distinct_images": {"daisy": 633, "dandelion": 898, "rose": 640, "sunflower": 699, "tulip": 798},
+    "small_classes": [],
+    "missing_in_splits": {},
+    "extreme_size_files": 0,
+    "extreme_sizes": [],
     "case_twins": [],
     "warnings": ["Images that occur several times under different labels: 1. See duplicates."],
 }

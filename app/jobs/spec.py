@@ -177,6 +177,11 @@ class TrainingSpec(BaseModel):
         "before it has fallen gives accuracy away.",
     )
     splits: Splits = Splits()
+    near_duplicates: Literal["group", "ignore"] = Field(
+        "group",
+        description="Pictures that look the same: `group` keeps them on one side of the splits, `ignore` keeps only "
+        "copies of one file together.",
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="Of all that is random: splits, first weights, order, augmentation."
     )

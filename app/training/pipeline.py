@@ -26,7 +26,15 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     spec = job.spec()
     registry = Registry(settings.model_store)
     datasets = Datasets(settings.workspace / "datasets")
-    data = prepare(spec, datasets, reporter, threads=threads, max_pixels=settings.max_pixels)
+    data = prepare(
+        spec,
+        datasets,
+        reporter,
+        threads=threads,
+        max_pixels=settings.max_pixels,
+        decoded=settings.workspace / "decoded",
+        max_decoded_bytes=settings.max_decoded_bytes,
+    )
     version = find_version(registry, spec.model_name, job.id)
     if version is None:
         fitted = fit(spec, data, job.path / "checkpoint", reporter)
