@@ -42,7 +42,9 @@ def curve(name: str, training: list[float], validation: list[float], chosen: int
         return f"{100 * value:g}%" if percent else f"{value:g}"
 
     parts = [_grid(left, width - right, [(y(tick), shown(tick)) for tick in ticks])]
-    marks = sorted({1, epochs, *(round(tick) for tick in _ticks(1, epochs) if 1 < tick < epochs)})
+    # Not so near to the first and the last that they would run into each other.
+    room = 0.06 * (epochs - 1)
+    marks = sorted({1, epochs, *(round(tick) for tick in _ticks(1, epochs) if 1 + room < tick < epochs - room)})
     parts += [_text(x(epoch), height - bottom + 18, str(epoch), anchor="middle") for epoch in marks]
     parts.append(_text((left + width - right) / 2, height - 8, "Epoch", anchor="middle"))
     parts.append(
@@ -135,7 +137,7 @@ def matrix(counts: list[list[int]], labels: list[str]) -> str:
     cell = 40 if count <= 12 else 30
     names = [label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…" for label in labels]
     longest = max(map(len, names))
-    left, top = 34 + 7 * longest, 34 + round(5.2 * longest)
+    left, top = 44 + round(7.2 * longest), 34 + round(5.2 * longest)
     width, height = left + count * cell + 8 + round(3 * longest), top + count * cell + 8
     parts = [
         _text(left, 12, "answered as →", color=_GREY),
@@ -204,7 +206,7 @@ def _ticks(low: float, high: float, *, percent: bool = False) -> list[float]:
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw - 1e-12)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if first == last:
-        first, last = (first - 1, last) if percent else (first, last + 1)
+        first, last = (first - 1 if percent else first), last + 1
     ticks = [round(number * step, 10) for number in range(first, last + 1)]
     return [tick for tick in ticks if not percent or 0 <= tick <= 1]
 

@@ -13,22 +13,18 @@ from app.preprocessing import UInt8Array
 from app.training.augmentation import augment
 from app.training.dataset import TrainingData
 
-# Small pictures are enlarged to about this many pixels, each pixel staying a square.
-_SIDE = 96
+# About how large pictures are, in pixels: small ones are enlarged, each pixel staying a square, and large ones shrunk,
+# so that a page with all of them stays within 3 MB even where they are all noise.
+_SMALLEST, _LARGEST = 96, 128
 
 # Rows (images) and columns (the image itself, then changed ones) of the sheet of augmented samples.
-_SAMPLES, _VARIANTS = 6, 7
+_SAMPLES, _VARIANTS = 5, 6
 _GAP = 4
 
 
-def picture(pixels: UInt8Array, side: int = _SIDE) -> bytes:
-    """An image [height, width, channels] as PNG."""
-    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    factor = max(1, side // max(image.size))
-    enlarged = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    written = io.BytesIO()
-    enlarged.save(written, "PNG", optimize=True)
-    return written.getvalue()
+def picture(pixels: UInt8Array) -> bytes:
+    """An image [height, width, channels] as PNG, in a size for people."""
+    return _png(_sized(pixels, _SMALLEST, _LARGEST))
 
 
 def augmented_samples(data: TrainingData, augmentation: Augmentation, seed: int) -> bytes:
@@ -41,20 +37,34 @@ def augmented_samples(data: TrainingData, augmentation: Augmentation, seed: int)
     for variant in range(1, _VARIANTS):
         changed = augment(images, augmentation, tf.constant([seed % 2**31, variant], tf.int32))
         columns.append(np.clip(np.rint(np.asarray(changed)), 0, 255).astype(np.uint8))
-    return picture(_sheet(columns), side=1)
+    return _png(_sheet([[_sized(image, _SMALLEST, _SMALLEST) for image in images] for images in columns]))
 
 
-def _sheet(columns: list[UInt8Array]) -> UInt8Array:
-    """Columns of images [n, height, width, channels], enlarged, on white."""
-    rows, height, width, channels = columns[0].shape
-    factor = max(1, _SIDE // max(height, width))
-    tall, broad = height * factor + _GAP, width * factor + _GAP
+def _sheet(columns: list[list[Image.Image]]) -> Image.Image:
+    """Columns of images of one size, on white."""
+    first = columns[0][0]
+    tall, broad = first.height + _GAP, first.width + _GAP
     # A wider gap sets the images themselves apart from what was made of them.
-    sheet = np.full((rows * tall - _GAP, len(columns) * broad + _GAP, channels), 255, np.uint8)
+    size = (len(columns) * broad + _GAP, len(columns[0]) * tall - _GAP)
+    sheet = Image.new(first.mode, size, "white")
     for column, images in enumerate(columns):
         left = column * broad + (2 * _GAP if column else 0)
         for row, image in enumerate(images):
-            enlarged = image.repeat(factor, axis=0).repeat(factor, axis=1)
-            top = row * tall
-            sheet[top : top + tall - _GAP, left : left + broad - _GAP] = enlarged
+            sheet.paste(image, (left, row * tall))
     return sheet
+
+
+def _sized(pixels: UInt8Array, smallest: int, largest: int) -> Image.Image:
+    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    side = max(image.size)
+    if side > largest:
+        image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+        return image
+    factor = max(1, smallest // side)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def _png(image: Image.Image) -> bytes:
+    written = io.BytesIO()
+    image.save(written, "PNG", optimize=True)
+    return written.getvalue()
