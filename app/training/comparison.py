@@ -140,8 +140,10 @@ def explain(decision: PromotionDecision) -> str:
     match decision.verdict:
         case "better":
             return f"better: {numbers}"
+        case "not_worse" if decision.low < -decision.margin:
+            return f"not one image was lost: {numbers}"
         case "not_worse":
-            return f"not worse by more than {decision.margin:g} points: {numbers}"
+            return f"at worst {decision.margin:g} points below, with {decision.confidence:.0%} confidence: {numbers}"
         case "class_lost":
             classes = ", ".join(repr(label) for label in decision.lost_classes[:5])
             return (

@@ -119,6 +119,12 @@ def test_a_version_that_is_two_points_worse_does_not_pass(images: int) -> None:
     assert np.mean(passed) < 0.05
 
 
+def test_the_log_says_which_of_the_reasons_it_was() -> None:
+    """Too few images to show the margin, but none lost, is not said to be within the margin."""
+    assert explain(_decide(*_answers(70, 1, 0, 3))).startswith("not one image was lost: ")
+    assert explain(_decide(*_answers(4600, 30, 31, 339))).startswith("at worst 1 points below, with 95% confidence: ")
+
+
 def test_what_was_left_out_is_said() -> None:
     """A reader of the log sees that the comparison is on fewer images than the test split has, and why."""
     decision = _decide(*_answers(900, 41, 18, 41), left_out=230)
