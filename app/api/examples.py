@@ -251,11 +251,42 @@ ROLLED_BACK: dict[str, Any] = {
     "reason": "Roses are called tulips.",
     "action": "rollback",
 }
+_DECISION: dict[str, Any] = {
+    "verdict": "better",
+    "candidate": 3,
+    "production": 2,
+    "images": 620,
+    "left_out": 0,
+    "right_both": 521,
+    "right_candidate_only": 38,
+    "right_production_only": 17,
+    "p_value": 0.0064,
+    "difference": 3.39,
+    "low": 1.46,
+    "high": 5.44,
+    "confidence": 0.95,
+    "margin": 1.0,
+    "class_bound": 5.0,
+    "worst_class": "tulip",
+    "worst_class_difference": -1.6,
+    "worst_class_images": 124,
+    "lost_classes": [],
+}
 PROMOTIONS: dict[str, Any] = {
     "model": "flowers",
     "promotions": [
         {**_PROMOTED, "sequence": 1, "version": 1, "at": "2026-11-20T09:12:45Z", "reason": "The first."},
         _PROMOTED,
+        {
+            **_PROMOTED,
+            "sequence": 3,
+            "version": 3,
+            "at": "2026-11-23T08:30:04Z",
+            "by": "training job 20261123-081502-7f3a",
+            "reason": "policy: if_better; better: accuracy 90.16% against 86.77% of production version 2 on the same "
+            "620 test images; 38 gained, 17 lost, +3.39 points (+1.46 to +5.44), p = 0.0064",
+            "decision": _DECISION,
+        },
     ],
 }
 

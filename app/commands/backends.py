@@ -139,8 +139,8 @@ class Local:
         self._jobs.cancel(job_id)
 
     def report(self, model: str, version: int) -> str:
-        """The folder of the evaluation."""
-        return str(self._settings.model_store / model / str(version) / "evaluation")
+        """The page of the evaluation."""
+        return str(self._settings.model_store / model / str(version) / "evaluation" / "report.html")
 
     def comeback(self, job_id: str) -> str:
         """The command of the workspace."""
