@@ -90,7 +90,7 @@ def _register(
 def good(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A version that learned something."""
     folder = tmp_path_factory.mktemp("good")
-    return _export(Registry(folder / "store"), folder / "workspace", epochs=3)
+    return _export(Registry(folder / "store"), folder / "workspace", epochs=12)
 
 
 def test_a_version_is_complete_and_answers_as_the_network_does(good: Exported) -> None:
