@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     upload_timeout: float = Field(3600, gt=0, description="Seconds a client may take to send a dataset.")
     max_dataset_bytes: int = Field(8 * 2**30, ge=1024, description="Most bytes of a dataset when unpacked.")
     max_dataset_files: int = Field(1_000_000, ge=1, description="Most files in a dataset.")
+    max_decoded_bytes: int = Field(
+        32 * 2**30,
+        ge=0,
+        description="Most bytes of decoded images that training keeps in the workspace for later jobs.",
+    )
 
     executor: Literal["local", "none"] = Field(
         "local", description="What runs training jobs. `none`: only queue them, for a `fovea worker` elsewhere."

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
+from fastapi.responses import FileResponse
 
 from app.api.bodies import Limits, stream_file
 from app.api.examples import DATASETS, REPORT, answer, binary, files
@@ -16,6 +17,7 @@ from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.pools import run_in
 from app.api.routes import requires
+from app.api.sandbox import SANDBOX
 from app.api.schemas import DatasetList
 from app.api.security import caller
 from app.api.services import services_of
@@ -138,8 +140,28 @@ def list_datasets(request: Request) -> DatasetList:
 def get_dataset(
     request: Request, name: Annotated[str, PathParameter(description="Name of a dataset.", examples=["digits"])]
 ) -> DatasetReport:
-    """One dataset: classes, counts, sizes, rejected files with reasons, duplicates, label-case twins."""
+    """One dataset: classes, counts, sizes, rejected files with reasons, duplicates, look-alikes, label-case twins."""
     return services_of(request.scope).datasets.report(name)
+
+
+@router.get(
+    "/{name}/thumbnails/{file}",
+    summary="Fetch a thumbnail of a dataset",
+    response_class=FileResponse,
+    responses={
+        200: {"description": "The picture, at most 96 pixels a side.", "content": {"image/png": {}}},
+        **problems("invalid_name", "dataset_not_found", "not_found", "storage_failed"),
+    },
+)
+@requires("train")
+def get_thumbnail(
+    request: Request,
+    name: Annotated[str, PathParameter(description="Name of a dataset.", examples=["flowers"])],
+    file: Annotated[str, PathParameter(description="A name out of the dataset's report.", examples=["0001.png"])],
+) -> FileResponse:
+    """A small picture of an image that the report names: a repeated one, one of extreme size, one of a small class."""
+    path = services_of(request.scope).datasets.thumbnail(name, file)
+    return FileResponse(path, headers=SANDBOX, media_type="image/png")
 
 
 def _check_free(datasets: Datasets, name: str) -> None:

@@ -34,8 +34,33 @@ REPORT: dict[str, Any] = {
     ],
     "ignored_files": 1,
     "duplicate_files": 1,
-    "duplicates": [{"name": "daisy/0007.jpg", "copies": ["tulip/0007.jpg"], "labels": ["daisy", "tulip"]}],
+    "duplicates": [
+        {
+            "name": "daisy/0007.jpg",
+            "copies": ["tulip/0007.jpg"],
+            "labels": ["daisy", "tulip"],
+            "splits": [],
+            "thumbnails": ["0001.png"],
+        }
+    ],
     "conflicting_duplicates": 1,
+    "near_duplicate_files": 1,
+    "near_duplicates": [
+        {
+            "name": "rose/0012.jpg",
+            "copies": ["rose/0399.jpg"],
+            "labels": ["rose"],
+            "splits": [],
+            "thumbnails": ["0002.png", "0003.png"],
+        }
+    ],
+    "conflicting_near_duplicates": 0,
+    "cross_split_duplicates": 0,
+    "distinct_images": {"daisy": 633, "dandelion": 898, "rose": 640, "sunflower": 699, "tulip": 798},
+    "small_classes": [],
+    "missing_in_splits": {},
+    "extreme_size_files": 0,
+    "extreme_sizes": [],
     "case_twins": [],
     "warnings": ["Images that occur several times under different labels: 1. See duplicates."],
 }
@@ -226,11 +251,42 @@ ROLLED_BACK: dict[str, Any] = {
     "reason": "Roses are called tulips.",
     "action": "rollback",
 }
+_DECISION: dict[str, Any] = {
+    "verdict": "better",
+    "candidate": 3,
+    "production": 2,
+    "images": 620,
+    "left_out": 0,
+    "right_both": 521,
+    "right_candidate_only": 38,
+    "right_production_only": 17,
+    "p_value": 0.0064,
+    "difference": 3.39,
+    "low": 1.46,
+    "high": 5.44,
+    "confidence": 0.95,
+    "margin": 1.0,
+    "class_bound": 5.0,
+    "worst_class": "tulip",
+    "worst_class_difference": -1.6,
+    "worst_class_images": 124,
+    "lost_classes": [],
+}
 PROMOTIONS: dict[str, Any] = {
     "model": "flowers",
     "promotions": [
         {**_PROMOTED, "sequence": 1, "version": 1, "at": "2026-11-20T09:12:45Z", "reason": "The first."},
         _PROMOTED,
+        {
+            **_PROMOTED,
+            "sequence": 3,
+            "version": 3,
+            "at": "2026-11-23T08:30:04Z",
+            "by": "training job 20261123-081502-7f3a",
+            "reason": "policy: if_better; better: accuracy 90.16% against 86.77% of production version 2 on the same "
+            "620 test images; 38 gained, 17 lost, +3.39 points (+1.46 to +5.44), p = 0.0064",
+            "decision": _DECISION,
+        },
     ],
 }
 

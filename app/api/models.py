@@ -26,6 +26,7 @@ from app.api.examples import (
 from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.routes import requires
+from app.api.sandbox import SANDBOX
 from app.api.schemas import (
     EngineTuning,
     ModelDocument,
@@ -62,12 +63,6 @@ _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
     ".csv": "text/csv; charset=utf-8",
-}
-# Pictures and pages come from training data of strangers: shown, but nothing in them runs or reaches out.
-_SANDBOX = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
-    "X-Frame-Options": "SAMEORIGIN",
-    "Cache-Control": "private, max-age=3600",
 }
 
 
@@ -160,7 +155,7 @@ async def get_evaluation_file(
     media_type = _TYPES.get(path.suffix)
     return FileResponse(
         path,
-        headers=_SANDBOX,
+        headers=SANDBOX,
         media_type=media_type or "application/octet-stream",
         filename=None if media_type else path.name,
     )

@@ -18,12 +18,11 @@ from app.api.pools import run_in
 from app.api.routes import requires
 from app.api.security import has_scope
 from app.api.services import Services, services_of
-from app.errors import Forbidden, InvalidDataset
+from app.errors import Forbidden
 from app.jobs.document import JobDocument, JobList
 from app.jobs.folder import JobFolder, Progress
+from app.jobs.gate import check_trainable
 from app.jobs.spec import TrainingSpec
-from app.store.dataset_report import LEAST_IMAGES
-from app.store.datasets import Datasets
 
 router = APIRouter(prefix="/api/v1/training-jobs", tags=["training"], route_class=GuardedRoute)
 
@@ -61,7 +60,7 @@ async def submit(
             f"The promotion policy {spec.promotion!r} may change which version is served, which needs a key with the "
             "scope admin. Allowed with this key: 'manual'."
         )
-    await asyncio.to_thread(_check_dataset, services.datasets, spec.dataset)
+    check_trainable(await asyncio.to_thread(services.datasets.report, spec.dataset))
     job = await asyncio.to_thread(services.jobs.submit, spec)
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return await asyncio.to_thread(services.jobs.document, job.id)
@@ -207,23 +206,3 @@ def _look(job: JobFolder, seen: int) -> tuple[JobDocument, list[tuple[int, Progr
 
 def _event(number: int, kind: str, data: dict[str, Any]) -> str:
     return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
-
-
-def _check_dataset(datasets: Datasets, name: str) -> None:
-    """Refuse at once what no training could come of.
-
-    Raises:
-        DatasetNotFound: naming those that there are.
-        InvalidDataset: with the reason.
-    """
-    classes = datasets.report(name).classes
-    if len(classes) < 2:
-        raise InvalidDataset(f"Dataset {name} has one class only, {next(iter(classes), None)!r}; two are needed.")
-    few = [label for label, images in classes.items() if images < LEAST_IMAGES]
-    if few:
-        named = ", ".join(repr(label) for label in few[:5])
-        more = f" and {len(few) - 5} more classes" if len(few) > 5 else ""
-        raise InvalidDataset(
-            f"Dataset {name} has fewer than {LEAST_IMAGES} images of {named}{more}; every class needs one each to "
-            "train, validate and test on. Upload the dataset anew, with more images or without the class."
-        )

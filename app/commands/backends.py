@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from app.commands.datasets import add_local
 from app.commands.environment import open_datasets
 from app.jobs.document import JobDocument, JobList
+from app.jobs.gate import check_trainable
 from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
 
@@ -101,7 +102,13 @@ class Local:
         return add_local(self._settings, path, name)
 
     def submit(self, spec: TrainingSpec) -> JobDocument:
-        """Queue in the workspace, and begin to work on what is queued there."""
+        """Queue in the workspace, and begin to work on what is queued there.
+
+        Raises:
+            DatasetNotFound, InvalidDataset: no training can come of it; nothing is queued.
+            StorageFailed.
+        """
+        check_trainable(open_datasets(self._settings).report(spec.dataset))
         job = self._jobs.submit(spec)
         self._running.enter_context(self._supervisor.running())
         return JobDocument.of(job)
@@ -132,8 +139,8 @@ class Local:
         self._jobs.cancel(job_id)
 
     def report(self, model: str, version: int) -> str:
-        """The folder of the evaluation."""
-        return str(self._settings.model_store / model / str(version) / "evaluation")
+        """The page of the evaluation."""
+        return str(self._settings.model_store / model / str(version) / "evaluation" / "report.html")
 
     def comeback(self, job_id: str) -> str:
         """The command of the workspace."""

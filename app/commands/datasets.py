@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from app.commands.environment import Commands, load_settings, open_datasets, pri
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from app.store.dataset_report import DatasetReport, DatasetSummary, Spread
+    from app.store.dataset_report import DatasetReport, DatasetSummary, Duplicates, Spread
 
 # Uploads of the API are received in the same folder, and so are its leavings cleared.
 UPLOADS = "uploads"
@@ -97,29 +98,39 @@ def print_report(report: DatasetReport) -> None:
     click.echo(f"Sizes: {width} x {height} pixels, {color}")
     for warning in report.warnings:
         click.echo(f"Warning: {warning}")
-    _print_duplicates(report)
+    _print_groups(report, "Duplicates", report.duplicate_files, report.duplicates)
+    _print_groups(report, "Look the same", report.near_duplicate_files, report.near_duplicates)
+    if report.extreme_sizes:
+        click.echo(f"Extreme sizes: {report.extreme_size_files:,} files")
+        for extreme in report.extreme_sizes[:_MOST_LISTED]:
+            click.echo(f"  {extreme.name}: {extreme.width} x {extreme.height}. {extreme.reason}")
+        _print_more(report, report.extreme_size_files)
     if report.rejected_files:
         click.echo(f"Left out: {report.rejected_files:,} files")
         for rejected in report.rejected[:_MOST_LISTED]:
             click.echo(f"  {rejected.name}: {rejected.reason}")
-        if report.rejected_files > _MOST_LISTED:
-            click.echo(f"  … all of them: fovea datasets show {report.name} --json")
+        _print_more(report, report.rejected_files)
 
 
 def _span(sizes: Spread) -> str:
     return str(sizes.min) if sizes.min == sizes.max else f"{sizes.min}–{sizes.max}"
 
 
-def _print_duplicates(report: DatasetReport) -> None:
-    if not report.duplicates:
+def _print_more(report: DatasetReport, found: int) -> None:
+    if found > _MOST_LISTED:
+        click.echo(f"  … more of them: fovea datasets show {report.name} --json")
+
+
+def _print_groups(report: DatasetReport, title: str, files: int, groups: Sequence[Duplicates]) -> None:
+    if not groups:
         return
-    click.echo(f"Duplicates: {report.duplicate_files:,} files")
-    for group in report.duplicates[:_MOST_LISTED]:
+    click.echo(f"{title}: {files:,} files")
+    for group in groups[:_MOST_LISTED]:
         copies = ", ".join(group.copies[:_MOST_COPIES])
         more = len(group.copies) - _MOST_COPIES
-        click.echo(f"  {group.name} = {copies}{f' and {more:,} more' if more > 0 else ''}")
-    if len(report.duplicates) > _MOST_LISTED:
-        click.echo(f"  … more of them: fovea datasets show {report.name} --json")
+        labels = f" (as {', '.join(group.labels)})" if len(group.labels) > 1 else ""
+        click.echo(f"  {group.name} = {copies}{f' and {more:,} more' if more > 0 else ''}{labels}")
+    _print_more(report, len(groups))
 
 
 def _row(summary: DatasetSummary) -> tuple[object, ...]:

@@ -45,8 +45,9 @@ def print_summary(document: JobDocument, backend: Backend) -> None:
     if document.state != "succeeded" or result is None:
         click.echo(f"Job {document.id} {document.state}: {document.reason or 'no reason was given.'}", err=True)
         return
-    accuracy = result.metrics.get("accuracy")
-    measured = "" if accuracy is None else f", accuracy {accuracy:.4f} on the test split"
+    accuracy, low, high = (result.metrics.get(name) for name in ("accuracy", "accuracy_low", "accuracy_high"))
+    interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
+    measured = "" if accuracy is None else f", accuracy {accuracy:.4f}{interval} on the test split"
     click.echo(f"Trained {result.model} version {result.version}{measured}.")
     click.echo(f"Report:   {backend.report(result.model, result.version)}")
     click.echo(f"Promoted: {'yes' if result.promoted else 'no'} ({why(result)})")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.settings import Settings
-    from app.store.manifest import Manifest, Promotion
+    from app.store.manifest import Manifest, Promotion, PromotionDecision
     from app.store.registry import Registry
 
 
@@ -135,7 +135,19 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "input": f"{width} x {height} pixels, {color}, {manifest.preprocessing.fit}",
         "labels": ", ".join(manifest.labels),
     }
-    facts |= {name.replace("_", " "): _figure(name, value) for name, value in manifest.metrics.items()}
+    metrics = manifest.metrics
+    facts |= {
+        name.replace("_", " "): _figure(name, value)
+        for name, value in metrics.items()
+        if name not in ("accuracy_low", "accuracy_high")
+    }
+    if "accuracy" in metrics and "accuracy_low" in metrics and "accuracy_high" in metrics:
+        facts["accuracy"] += f" (95 % confidence: {metrics['accuracy_low']:.2%} to {metrics['accuracy_high']:.2%})"
+    if manifest.calibration:
+        errors = f"{manifest.calibration.ece:.2%}, {manifest.calibration.ece_uncalibrated:.2%} before"
+        facts["calibration error"] = f"{errors} (temperature {manifest.calibration.temperature:.3g})"
+    if manifest.unknown:
+        facts["unknown below"] = f"{manifest.unknown.threshold:.3f} ({manifest.unknown.coverage:.1%} are above)"
     if manifest.data:
         counts = ", ".join(f"{count:,} {split}" for split, count in manifest.data.counts.items())
         facts["data"] = f"{manifest.data.dataset} ({counts})"
@@ -178,6 +190,29 @@ def _show_model(registry: Registry, model: str) -> None:
             (f"{entry.at:%Y-%m-%d %H:%M}", entry.action, entry.version, entry.by, entry.reason) for entry in promotions
         ]
         print_table(("WHEN", "WHAT", "VERSION", "WHO", "WHY"), log)
+        for entry in promotions:
+            if entry.decision is not None:
+                click.echo(f"\nHow version {entry.version} compared with version {entry.decision.production}:")
+                _print_decision(entry.decision)
+
+
+def _print_decision(decision: PromotionDecision) -> None:
+    """The numbers that a promotion rests on."""
+    left_out = f", {decision.left_out:,} left out that production was trained on" if decision.left_out else ""
+    facts = {
+        "verdict": decision.verdict.replace("_", " "),
+        "test images": f"{decision.images:,}{left_out}",
+        "accuracy": f"{decision.candidate_accuracy:.2%} against {decision.production_accuracy:.2%}",
+        "right": f"{decision.right_both:,} by both, {decision.right_candidate_only:,} by the new one only, "
+        f"{decision.right_production_only:,} by the old one only (McNemar: p = {decision.p_value:.2g})",
+        "difference": f"{decision.difference:+.2f} points; each of {decision.low:+.2f} and {decision.high:+.2f} with "
+        f"{decision.confidence:.0%} confidence; {-decision.margin:+g} is put up with",
+        "worst class": f"{decision.worst_class!r}: {decision.worst_class_difference:+.1f} points of "
+        f"{decision.worst_class_images:,} images; {-decision.class_bound:+g} is put up with",
+    }
+    column = max(map(len, facts))
+    for name, fact in facts.items():
+        click.echo(f"  {name.ljust(column)}  {fact}")
 
 
 def _accuracy(registry: Registry, model: str, version: int) -> str:

@@ -135,8 +135,8 @@ class Remote:
         self._call("POST", f"training-jobs/{job_id}/cancel")
 
     def report(self, model: str, version: int) -> str:
-        """The version's document, which links the evaluation's files."""
-        return f"{self._url}/api/v1/models/{model}/versions/{version}"
+        """The page of the evaluation."""
+        return f"{self._url}/api/v1/models/{model}/versions/{version}/evaluation/report.html"
 
     def comeback(self, job_id: str) -> str:
         """The command for this server."""

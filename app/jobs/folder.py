@@ -26,6 +26,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.jobs.spec import TrainingSpec
+from app.store.manifest import PromotionDecision
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -81,6 +82,9 @@ class JobResult(BaseModel):
     metrics: dict[str, float]
     promoted: bool
     promotion_reason: str
+    decision: PromotionDecision | None = Field(
+        None, description="How it compared with the production version, where the policy `if_better` compared them."
+    )
 
 
 class JobFolder:

@@ -176,14 +176,35 @@ class TrainingSpec(BaseModel):
         description="Unset: all epochs are trained. A falling learning rate ends training calmly by itself; stopping "
         "before it has fallen gives accuracy away.",
     )
+    unknown_keeps: float = Field(
+        0.95,
+        ge=0.5,
+        le=1,
+        description="Share of the right answers to the validation split that are surer than the threshold of "
+        "`unknown`, which is no higher than 0.9.",
+    )
     splits: Splits = Splits()
+    near_duplicates: Literal["group", "ignore"] = Field(
+        "group",
+        description="Pictures that look the same: `group` keeps them on one side of the splits, `ignore` keeps only "
+        "copies of one file together.",
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="Of all that is random: splits, first weights, order, augmentation."
     )
     promotion: Literal["manual", "if_better", "always"] = Field(
         "manual",
-        description="`manual`: registered only. `if_better`: promoted if its accuracy on the test split is not below "
-        "that of the production version on the same images. `always`: promoted.",
+        description="`manual`: registered only. `if_better`: promoted if on the same test images it is shown to be "
+        "better than the production version, or not worse by more than a margin. `always`: promoted.",
+    )
+    promotion_margin: float = Field(
+        1.0, ge=0, le=50, description="Points of accuracy that `if_better` puts up with losing, where no gain is shown."
+    )
+    promotion_class_loss: float = Field(
+        5.0, ge=0, le=100, description="Points of accuracy that `if_better` puts up with losing in a single class."
+    )
+    promotion_confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="Confidence with which `if_better` must know what it says."
     )
 
     @property

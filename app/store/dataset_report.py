@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# One to train on, one to validate on and one to test on.
-LEAST_IMAGES = 3
+# One to train on and one to test on. Validation can do without a class.
+LEAST_IMAGES = 2
 """Images that every class needs, so that a model can be trained."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +33,28 @@ class ImageSizes(BaseModel):
     height: Spread
 
 
+class SmallClass(BaseModel):
+    """A class with so few images that not much can be learnt of it."""
+
+    model_config = _STRICT
+
+    label: str
+    images: int
+    thumbnails: list[str] = Field(default_factory=list, description="Names of thumbnails of the first of them.")
+
+
+class ExtremeSize(BaseModel):
+    """An image whose size is far from that of the others."""
+
+    model_config = _STRICT
+
+    name: str
+    width: int
+    height: int
+    reason: str
+    thumbnail: str | None = Field(None, description="Name of its thumbnail.")
+
+
 class Rejected(BaseModel):
     """A file of the archive that is not in the dataset, and why."""
 
@@ -50,6 +72,14 @@ class Duplicates(BaseModel):
     name: str = Field(description="The first of them.")
     copies: list[str] = Field(description="The others; the first hundred.")
     labels: list[str] = Field(description="Labels that they carry; more than one is a contradiction in the data.")
+    splits: list[str] = Field(default_factory=list, description="Splits that they lie in by the archive's folders.")
+    thumbnails: list[str] = Field(
+        default_factory=list, description="Names of thumbnails: of the first, and of copies that are not equal to it."
+    )
+
+
+class NearDuplicates(Duplicates):
+    """Pictures that look the same, though not all of their bytes are."""
 
 
 class DatasetReport(BaseModel):
@@ -83,6 +113,27 @@ class DatasetReport(BaseModel):
         default_factory=list, description="The repeated images; contradictions first; the first hundred."
     )
     conflicting_duplicates: int = Field(0, description="Repeated images that carry more than one label.")
+    near_duplicate_files: int = Field(
+        0, description="Images that look like an earlier one without being the same byte for byte."
+    )
+    near_duplicates: list[NearDuplicates] = Field(
+        default_factory=list, description="Groups of these; contradictions first; the first hundred."
+    )
+    conflicting_near_duplicates: int = Field(0, description="Groups of these that carry more than one label.")
+    cross_split_duplicates: int = Field(
+        0, description="Groups of equal or look-alike images that lie in more than one of the archive's splits."
+    )
+    distinct_images: dict[str, int] = Field(
+        default_factory=dict, description="Different files of each class: copies of one count once."
+    )
+    small_classes: list[SmallClass] = Field(
+        default_factory=list, description="Classes with fewer than ten images, or a hundredth of the median class."
+    )
+    missing_in_splits: dict[str, list[str]] = Field(
+        default_factory=dict, description="Classes that a split of the archive has no image of."
+    )
+    extreme_size_files: int = Field(0, description="Images that are very small, very large or very narrow.")
+    extreme_sizes: list[ExtremeSize] = Field(default_factory=list, description="The first hundred of them.")
     case_twins: list[list[str]] = Field(
         default_factory=list, description="Labels that differ in case or surrounding space only: Cat and cat."
     )
@@ -106,6 +157,9 @@ class DatasetSummary(BaseModel):
     grayscale: bool | None = Field(None, description="Whether no image shows any colour.")
     rejected_files: int | None = Field(None, description="Files of the archive that are not in the dataset.")
     duplicate_files: int | None = Field(None, description="Images that repeat an earlier one byte for byte.")
+    near_duplicate_files: int | None = Field(
+        None, description="Images that look like an earlier one without being the same byte for byte."
+    )
     warning_count: int | None = Field(None, description="Warnings in its report, to be looked at before training.")
     problem: str | None = Field(
         None,
@@ -128,5 +182,6 @@ class DatasetSummary(BaseModel):
             grayscale=report.grayscale,
             rejected_files=report.rejected_files,
             duplicate_files=report.duplicate_files,
+            near_duplicate_files=report.near_duplicate_files,
             warning_count=len(report.warnings),
         )

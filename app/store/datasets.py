@@ -3,6 +3,7 @@
 <root>/<name>/report.json          what is in it: DatasetReport
 <root>/<name>/index.jsonl          one line an image, sorted by name
 <root>/<name>/images/000001.png …  the images as they were uploaded, under names of our own
+<root>/<name>/thumbnails/0001.png … of images that the report names
 """
 
 from __future__ import annotations
@@ -14,21 +15,27 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.errors import Conflict, DatasetNotFound, InvalidDataset, InvalidName, StorageFailed
+from app.errors import Conflict, DatasetNotFound, InvalidDataset, InvalidName, NotFound, StorageFailed
 from app.names import check_name
 from app.preprocessing import MAX_PIXELS
 from app.store.archives.entry import Limits
 from app.store.archives.opening import open_archive
 from app.store.builtin import builtin_reports
 from app.store.dataset_report import DatasetReport, DatasetSummary
-from app.store.intake import CheckedImage, take_in
+from app.store.findings import Repeats, copies_of
+from app.store.intake import CheckedImage, Intake, read_thumbs, take_in
 from app.store.layout import Place
+from app.store.near_duplicates import find_look_alikes
 from app.store.storage import LocalStorage
 from app.store.survey import place, survey
+from app.store.thumbnails import NAME, Thumbnails
 
 REPORT = "report.json"
 INDEX = "index.jsonl"
 IMAGES = "images"
+THUMBNAILS = "thumbnails"
+
+_LOOKS = "looks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,8 @@ class Sample:
     """Whether the image shows no colour, whatever its mode."""
     split: str | None = None
     """"train", "validation" or "test" where the archive's folders say so."""
+    group: int | None = None
+    """Images with the same number look the same; None: none like this one was found, or none was looked for."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class Datasets:
                 intake = take_in(
                     entries,
                     folder / IMAGES,
+                    folder / _LOOKS,
                     self._limits,
                     max_pixels=self._max_pixels,
                     threads=self._threads,
@@ -123,8 +133,11 @@ class Datasets:
                 if image.name not in placed:
                     (folder / IMAGES / image.file).unlink()
             images = sorted((image for image in intake.images if image.name in placed), key=lambda image: image.name)
-            report = survey(name, by, images, placed, intake, remarks)
-            _write_index(folder / INDEX, images, placed)
+            repeats = _repeats(images, intake, folder / _LOOKS)
+            (folder / _LOOKS).unlink()
+            thumbnails = Thumbnails(folder / THUMBNAILS, folder / IMAGES, max_pixels=self._max_pixels)
+            report = survey(name, by, images, placed, intake, remarks, repeats, thumbnails)
+            _write_index(folder / INDEX, images, placed, repeats)
             (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
             if not self._storage.publish(folder, name):
                 raise Conflict(_taken(name))
@@ -170,6 +183,19 @@ class Datasets:
             raise StorageFailed(_damaged(INDEX, name))
         return Dataset(name, sorted(report.classes), samples, report.fingerprint or "")
 
+    def thumbnail(self, name: str, file: str) -> Path:
+        """The PNG of that name, which the dataset's report gives.
+
+        Raises:
+            InvalidName, DatasetNotFound, StorageFailed.
+            NotFound: there is no such thumbnail.
+        """
+        self.report(name)
+        path = self._storage.local(f"{name}/{THUMBNAILS}") / file
+        if NAME.fullmatch(file) is None or name in self._builtin or not path.is_file():
+            raise NotFound(f"Dataset {name} has no such thumbnail. Its report names those that there are.")
+        return path
+
     def clean(self) -> int:
         """Remove what processes that died left in staging. Call it at start; it never harms the living."""
         return self._storage.clean()
@@ -213,9 +239,22 @@ def _damaged(file: str, name: str) -> str:
     return f"The {file} of dataset {name} is damaged; add the dataset anew, under another name."
 
 
-def _write_index(file: Path, images: Sequence[CheckedImage], places: Mapping[str, Place]) -> None:
+def _repeats(images: Sequence[CheckedImage], intake: Intake, looks: Path) -> Repeats:
+    """What repeats itself in `images`, of which `looks` has the thumbnails in the order of the intake."""
+    copies = copies_of(images)
+    places = {image.name: row for row, image in enumerate(intake.images)}
+    rows = [places[image.name] for image in images]
+    stored = read_thumbs(looks)
+    alike = find_look_alikes(
+        [intake.hashes[row] for row in rows], lambda chosen: stored[[rows[position] for position in chosen]], copies
+    )
+    return Repeats(copies, alike)
+
+
+def _write_index(file: Path, images: Sequence[CheckedImage], places: Mapping[str, Place], repeats: Repeats) -> None:
+    groups = {position: number for number, group in enumerate(repeats.look_alikes.groups) for position in group}
     with file.open("x", encoding="utf-8") as out:
-        for image in images:
+        for position, image in enumerate(images):
             place = places[image.name]
             line = {
                 "file": f"{IMAGES}/{image.file}",
@@ -226,6 +265,7 @@ def _write_index(file: Path, images: Sequence[CheckedImage], places: Mapping[str
                 "width": image.width,
                 "height": image.height,
                 "grayscale": image.grayscale,
+                "group": groups.get(position),
             }
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -241,6 +281,8 @@ def _sample(folder: Path, line: bytes) -> Sample:
         height=fields["height"],
         grayscale=fields["grayscale"],
         split=fields["split"],
+        # Datasets of earlier releases have none.
+        group=fields.get("group"),
     )
 
 

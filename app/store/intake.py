@@ -9,14 +9,17 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from app.cores import available_cores
 from app.errors import InvalidDataset, InvalidImage
-from app.preprocessing import FORMATS, Preprocessing, to_array
+from app.preprocessing import FORMATS, Preprocessing, UInt8Array, to_array
 from app.store.archives.entry import CHUNK, Archive, DamagedEntry, Entry, Limits, printable, too_many
 from app.store.dataset_report import Rejected
+from app.store.near_duplicates import SIDE, THUMB_SHAPE, Look, look_at
 
 TABLE = "labels.csv"
 
@@ -26,7 +29,7 @@ _MAX_TABLE_BYTES = 256 * 2**20
 _MAX_LISTED = 1000
 
 # Small, so that large JPEGs are decoded at a reduced scale; damage is found all the same.
-_CHECK = Preprocessing(height=32, width=32, color="rgb")
+_CHECK = Preprocessing(height=SIDE, width=SIDE, color="rgb")
 
 _EXTENSIONS = {
     "JPEG": ".jpg",
@@ -65,6 +68,8 @@ class Intake:
     names: set[str] = field(default_factory=set)
     """Of all files, but those that were ignored."""
     images: list[CheckedImage] = field(default_factory=list)
+    hashes: list[int | None] = field(default_factory=list)
+    """What each of them looks like; None: it is flat."""
     tables: dict[str, bytes] = field(default_factory=dict)
     """Content of each labels.csv, by its name in the archive."""
     rejected: list[Rejected] = field(default_factory=list)
@@ -84,13 +89,14 @@ class Intake:
 def take_in(
     archive: Archive,
     folder: Path,
+    thumbs: Path,
     limits: Limits,
     *,
     max_pixels: int,
     threads: int,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Intake:
-    """Write the images of `archive` into `folder`, each checked by decoding it.
+    """Write the images of `archive` into `folder`, each checked by decoding it, and a thumbnail of each to `thumbs`.
 
     Memory: a few images, and some hundred bytes a file for its name and what is known of it.
 
@@ -99,9 +105,9 @@ def take_in(
     """
     intake = Intake()
     threads = threads or available_cores()
-    pending: deque[Future[CheckedImage | Rejected]] = deque()
+    pending: deque[Future[tuple[CheckedImage, Look] | Rejected]] = deque()
     done = 0
-    with ThreadPoolExecutor(threads, thread_name_prefix="dataset-check") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="dataset-check") as pool, thumbs.open("xb") as looks:
         try:
             for number, entry in enumerate(archive.entries(), 1):
                 if progress is not None:
@@ -125,12 +131,17 @@ def take_in(
                     pending.append(pool.submit(_check, *written, max_pixels))
                 # In order, so that the outcome does not depend on which thread is faster.
                 while len(pending) > 4 * threads or (pending and pending[0].done()):
-                    _collect(pending.popleft().result(), intake)
+                    _collect(pending.popleft().result(), intake, looks)
             while pending:
-                _collect(pending.popleft().result(), intake)
+                _collect(pending.popleft().result(), intake, looks)
         finally:
             pool.shutdown(cancel_futures=True)
     return intake
+
+
+def read_thumbs(file: Path) -> UInt8Array:
+    """What `take_in` wrote of each image, in their order: uint8 [n, 16, 16, 3], mapped, not read."""
+    return np.memmap(file, np.uint8, "r").reshape(-1, *THUMB_SHAPE)
 
 
 def _left_by_a_system(name: str) -> bool:
@@ -191,7 +202,7 @@ def _looks_like_an_image(head: bytes) -> bool:
     ) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def _check(file: Path, name: str, sha256: str, max_pixels: int) -> CheckedImage | Rejected:
+def _check(file: Path, name: str, sha256: str, max_pixels: int) -> tuple[CheckedImage, Look] | Rejected:
     """Decode an image; if that works, give it its extension."""
     data = file.read_bytes()
     try:
@@ -207,7 +218,7 @@ def _check(file: Path, name: str, sha256: str, max_pixels: int) -> CheckedImage 
     final = file.with_suffix(_EXTENSIONS[kind])
     file.rename(final)
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    return CheckedImage(
+    checked = CheckedImage(
         file=final.name,
         name=name,
         sha256=sha256,
@@ -218,6 +229,7 @@ def _check(file: Path, name: str, sha256: str, max_pixels: int) -> CheckedImage 
         mode=mode,
         grayscale=bool((red == green).all() and (green == blue).all()),
     )
+    return checked, look_at(pixels)
 
 
 def _turned(image: Image.Image) -> bool:
@@ -228,8 +240,11 @@ def _turned(image: Image.Image) -> bool:
         return False
 
 
-def _collect(result: CheckedImage | Rejected, intake: Intake) -> None:
-    if isinstance(result, CheckedImage):
-        intake.images.append(result)
-    else:
+def _collect(result: tuple[CheckedImage, Look] | Rejected, intake: Intake, looks: BinaryIO) -> None:
+    if isinstance(result, Rejected):
         intake.reject(result.name, result.reason)
+        return
+    image, look = result
+    intake.images.append(image)
+    intake.hashes.append(look.hash)
+    looks.write(look.thumb)

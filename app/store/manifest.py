@@ -15,6 +15,8 @@ GOLDEN = "golden"
 EVALUATION = "evaluation"
 LITERT = "model.tflite"
 """The same graph for LiteRT, which versions may carry beside the SavedModel."""
+TRAINED_ON = "trained_on.bin"
+"""Which images a version learned from: the first four bytes of the SHA-256 of each encoded image, ascending."""
 
 Precision = Literal["f32", "bf16"]
 """What an engine computes in: float32, or bfloat16 where the processor has instructions for it."""
@@ -62,6 +64,33 @@ class PrecisionCheck(BaseModel):
         return accuracy - self.accuracy <= 0.001 + 1e-9 and self.agreement >= 0.99
 
 
+class Calibration(BaseModel):
+    """How far probabilities can be taken at their word. Measured on the test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(
+        gt=0, description="What the logits are divided by. It is inside of the graph; this only says which."
+    )
+    fitted_on: int = Field(ge=1, description="Images of the validation split, on which the temperature was fitted.")
+    ece: float = Field(
+        ge=0, le=1, description="Expected calibration error: mean distance of the highest probability and the accuracy."
+    )
+    ece_uncalibrated: float = Field(ge=0, le=1, description="The same at temperature 1.")
+    images: int = Field(ge=1, description="Images of the test split.")
+
+
+class UnknownThreshold(BaseModel):
+    """Below which highest probability an answer had better be `unknown`: chosen on validation, measured on test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float = Field(ge=0, le=1)
+    coverage: float = Field(ge=0, le=1, description="Share of the test images that are answered.")
+    accuracy: float | None = Field(None, ge=0, le=1, description="Of those; unset where none is answered.")
+    images: int = Field(ge=1, description="Images of the test split.")
+
+
 class DataFingerprint(BaseModel):
     """Which data a version was trained on."""
 
@@ -92,6 +121,8 @@ class Manifest(BaseModel):
         default_factory=dict,
         description="What lower precisions (`bf16`) cost on the test split, where that was measured.",
     )
+    calibration: Calibration | None = Field(None, description="Unset for imported versions, which nobody measured.")
+    unknown: UnknownThreshold | None = Field(None, description="Unset for imported versions.")
     data: DataFingerprint | None = None
     training_spec: dict[str, Any] | None = None
     parent: int | None = Field(None, description="Version that was production when this one was trained.")
@@ -116,6 +147,55 @@ class Manifest(BaseModel):
         return self
 
 
+class PromotionDecision(BaseModel):
+    """How a version compared with the production version on the same test images. Differences are in points.
+
+    A difference is the candidate's accuracy less that of production; `low` and `high` each hold with `confidence`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Literal["better", "not_worse", "undecided", "worse", "class_lost"] = Field(
+        description="`better`: more than chance. `not_worse`: by no more than the margin. `undecided`: neither could "
+        "be shown. `worse`: more than chance, and perhaps by more than the margin. `class_lost`: better or not worse, "
+        "but a class lost more than its bound. The first two are promoted."
+    )
+    candidate: int = Field(ge=1, description="The new version.")
+    production: int = Field(ge=1, description="The version that was production.")
+    images: int = Field(ge=1, description="Test images that both answered.")
+    left_out: int = Field(0, ge=0, description="Test images left out since production was trained on them.")
+    right_both: int = Field(ge=0)
+    right_candidate_only: int = Field(ge=0)
+    right_production_only: int = Field(ge=0)
+    p_value: float = Field(ge=0, le=1, description="Of McNemar's test, exact and two-sided.")
+    difference: float
+    low: float
+    high: float
+    confidence: float = Field(gt=0, lt=1)
+    margin: float = Field(ge=0, description="Loss that is put up with.")
+    class_bound: float = Field(ge=0, description="Loss that is put up with in a single class.")
+    worst_class: str = Field(description="The class with the largest loss, or the least gain.")
+    worst_class_difference: float = Field(description="Of its share of right answers.")
+    worst_class_images: int = Field(ge=1)
+    lost_classes: list[str] = Field(
+        default_factory=list, description="Classes that lost more than the bound, and more than chance."
+    )
+
+    @property
+    def promotes(self) -> bool:
+        return self.verdict in ("better", "not_worse")
+
+    @property
+    def candidate_accuracy(self) -> float:
+        """As a share."""
+        return (self.right_both + self.right_candidate_only) / self.images
+
+    @property
+    def production_accuracy(self) -> float:
+        """As a share."""
+        return (self.right_both + self.right_production_only) / self.images
+
+
 class Promotion(BaseModel):
     """One entry of the promotion log; the last one says which version is production."""
 
@@ -127,3 +207,6 @@ class Promotion(BaseModel):
     by: str
     reason: str = ""
     action: Literal["promote", "rollback"] = "promote"
+    decision: PromotionDecision | None = Field(
+        None, description="The comparison that it rests on; set where the policy `if_better` made one."
+    )

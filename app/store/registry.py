@@ -30,7 +30,7 @@ from app.errors import (
     VersionRefused,
 )
 from app.names import check_name
-from app.store.manifest import MANIFEST, Manifest, Promotion
+from app.store.manifest import MANIFEST, Manifest, Promotion, PromotionDecision
 from app.store.storage import LocalStorage, Storage
 
 _PROMOTIONS = "promotions"
@@ -161,21 +161,32 @@ class Registry:
         log = self._log(check_name(model, "model"))
         return self._entry(model, log[-1]) if log else None
 
-    def promote(self, model: str, version: int, *, by: str, reason: str = "") -> Promotion:
+    def promote(
+        self, model: str, version: int, *, by: str, reason: str = "", decision: PromotionDecision | None = None
+    ) -> Promotion:
         """Make a version production. If it is so already, the log stays as it is.
+
+        `decision`: the comparison that it rests on, for the log. It holds for the production version that it names:
+        should another one have become so meanwhile, nothing is promoted.
 
         The version must exist and have a readable manifest; checking its files and its golden examples
         is for the caller to do before.
 
         Raises:
             InvalidName, ModelNotFound, VersionNotFound, VersionRefused, StorageFailed.
+            Conflict: `decision` was made against another version than is production now.
         """
         self.manifest(model, version)
         while True:
             current = self.production(model)
             if current is not None and current.version == version:
                 return current
-            if entry := self._append(model, current, version, "promote", by, reason):
+            if decision is not None and (current is None or current.version != decision.production):
+                raise Conflict(
+                    f"Version {version} of {model} was compared with version {decision.production}, which is no longer "
+                    "production. Nothing was changed; compare it with the one that is."
+                )
+            if entry := self._append(model, current, version, "promote", by, reason, decision):
                 return entry
 
     def previous(self, model: str) -> int:
@@ -281,12 +292,23 @@ class Registry:
         action: Literal["promote", "rollback"],
         by: str,
         reason: str,
+        decision: PromotionDecision | None = None,
     ) -> Promotion | None:
         """Create the entry after `last`; None if another process was first, and all must be decided anew."""
         sequence = last.sequence + 1 if last else 1
-        entry = Promotion(sequence=sequence, version=version, at=datetime.now(UTC), by=by, reason=reason, action=action)
+        entry = Promotion(
+            sequence=sequence,
+            version=version,
+            at=datetime.now(UTC),
+            by=by,
+            reason=reason,
+            action=action,
+            decision=decision,
+        )
         key = f"{model}/{_PROMOTIONS}/{sequence:08d}.json"
-        return entry if self._storage.create(key, entry.model_dump_json(indent=2).encode() + b"\n") else None
+        # Without what is unset: a server of an earlier release follows the same log, and knows no decisions.
+        text = entry.model_dump_json(indent=2, exclude_none=True)
+        return entry if self._storage.create(key, text.encode() + b"\n") else None
 
 
 def _digests(folder: Path, title: str) -> dict[str, str]:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 from app.errors import InvalidDataset
 from app.store.archives.entry import printable
-from app.store.dataset_report import LEAST_IMAGES, DatasetReport, Duplicates, ImageSizes, Spread
+from app.store.dataset_report import LEAST_IMAGES, DatasetReport, ImageSizes, SmallClass, Spread
+from app.store.findings import SMALL_CLASS, Repeats, Repetitions, extreme_sizes, repetitions, small_classes
 from app.store.intake import CheckedImage, Intake
 from app.store.layout import EXPECTED, Place, by_folders, by_table, case_twins, choose_table
+from app.store.thumbnails import Thumbnails
 
-_MAX_GROUPS = 100
-_MAX_COPIES = 100
 _MAX_NAMED = 5
 
 
@@ -49,14 +49,22 @@ def survey(
     places: Mapping[str, Place],
     intake: Intake,
     remarks: Sequence[str],
+    repeats: Repeats,
+    thumbnails: Thumbnails,
 ) -> DatasetReport:
-    """The report on `images`, which are those with a place, sorted by name."""
+    """The report on `images`, which are those with a place, sorted by name; `repeats` has positions in them."""
     classes = Counter(places[image.name].label for image in images)
     splits = Counter(split for image in images if (split := places[image.name].split))
-    repeated = _repeated(images)
-    groups = [_duplicates(group, places) for group in repeated]
-    conflicting = sum(len(group.labels) > 1 for group in groups)
+    repeated = repetitions(images, places, repeats, thumbnails)
+    extreme_files, extreme = extreme_sizes(images, thumbnails)
+    small = small_classes(images, places, thumbnails)
+    missing = _missing(classes, images, places)
     twins = case_twins(classes)
+    warnings = [
+        *_about_classes(classes, small, missing, twins),
+        *_about_repetitions(repeated, repeats),
+        *([f"Images of an extreme size: {extreme_files:,}. See extreme_sizes."] if extreme_files else []),
+    ]
     return DatasetReport(
         name=name,
         created_at=datetime.now(UTC),
@@ -75,11 +83,20 @@ def survey(
         rejected_files=intake.rejected_files,
         rejected=intake.rejected,
         ignored_files=intake.ignored_files,
-        duplicate_files=sum(len(group) - 1 for group in repeated),
-        duplicates=sorted(groups, key=lambda group: (len(group.labels) < 2, group.name))[:_MAX_GROUPS],
-        conflicting_duplicates=conflicting,
+        duplicate_files=repeated.duplicate_files,
+        duplicates=repeated.duplicates,
+        conflicting_duplicates=repeated.conflicting_duplicates,
+        near_duplicate_files=repeated.near_duplicate_files,
+        near_duplicates=repeated.near_duplicates,
+        conflicting_near_duplicates=repeated.conflicting_near_duplicates,
+        cross_split_duplicates=repeated.cross_split_duplicates,
+        distinct_images=_distinct(images, places),
+        small_classes=small,
+        missing_in_splits=missing,
+        extreme_size_files=extreme_files,
+        extreme_sizes=extreme,
         case_twins=twins,
-        warnings=[*remarks, *_warnings(classes, images, places, conflicting, twins)],
+        warnings=[*remarks, *warnings],
     )
 
 
@@ -148,48 +165,65 @@ def _spread(numbers: Iterable[int]) -> Spread:
     return Spread(min=min(values), median=statistics.median(values), max=max(values))
 
 
-def _repeated(images: Sequence[CheckedImage]) -> list[list[CheckedImage]]:
-    groups: dict[str, list[CheckedImage]] = {}
+def _distinct(images: Sequence[CheckedImage], places: Mapping[str, Place]) -> dict[str, int]:
+    contents: dict[str, set[str]] = {}
     for image in images:
-        groups.setdefault(image.sha256, []).append(image)
-    return [group for group in groups.values() if len(group) > 1]
+        contents.setdefault(places[image.name].label, set()).add(image.sha256)
+    return {label: len(different) for label, different in sorted(contents.items())}
 
 
-def _duplicates(group: Sequence[CheckedImage], places: Mapping[str, Place]) -> Duplicates:
-    return Duplicates(
-        name=group[0].name,
-        copies=[image.name for image in group[1 : _MAX_COPIES + 1]],
-        labels=sorted({places[image.name].label for image in group}),
-    )
-
-
-def _warnings(
-    classes: Mapping[str, int],
-    images: Sequence[CheckedImage],
-    places: Mapping[str, Place],
-    conflicting: int,
-    twins: Sequence[Sequence[str]],
-) -> list[str]:
-    warnings = []
-    if small := sorted(label for label, count in classes.items() if count < LEAST_IMAGES):
-        warnings.append(
-            f"Fewer than {LEAST_IMAGES} images in {_named(small)}: too few to train on. Every class needs one each to "
-            "train, validate and test on."
-        )
-    if conflicting:
-        warnings.append(f"Images that occur several times under different labels: {conflicting:,}. See duplicates.")
-    if twins:
-        warnings.append(
-            f"Labels that only case or space tells apart: {_named([' / '.join(group) for group in twins])}."
-        )
+def _missing(
+    classes: Iterable[str], images: Sequence[CheckedImage], places: Mapping[str, Place]
+) -> dict[str, list[str]]:
+    """Classes that have no image in a split that the archive has."""
     by_split: dict[str, set[str]] = {}
     for image in images:
         if split := places[image.name].split:
             by_split.setdefault(split, set()).add(places[image.name].label)
-    for split, labels in sorted(by_split.items()):
-        if missing := sorted(classes.keys() - labels):
-            warnings.append(f"The split {split} has no image of {_named(missing)}.")
-    return warnings
+    missing = {split: sorted(set(classes) - labels) for split, labels in sorted(by_split.items())}
+    return {split: labels for split, labels in missing.items() if labels}
+
+
+def _about_classes(
+    classes: Mapping[str, int],
+    small: Sequence[SmallClass],
+    missing: Mapping[str, Sequence[str]],
+    twins: Sequence[Sequence[str]],
+) -> Iterable[str]:
+    if lone := sorted(label for label, count in classes.items() if count < LEAST_IMAGES):
+        yield (
+            f"Fewer than {LEAST_IMAGES} images in {_named(lone)}: too few to train on. Every class needs one to train "
+            "and one to test on."
+        )
+    if few := [found.label for found in small if found.images >= LEAST_IMAGES]:
+        yield (
+            f"Hardly any images in {_named(few)}: fewer than {SMALL_CLASS}, or than a hundredth of the median class. "
+            "What is measured on so few says little. See small_classes."
+        )
+    if twins:
+        yield f"Labels that only case or space tells apart: {_named([' / '.join(group) for group in twins])}."
+    for split, labels in missing.items():
+        yield f"The split {split} has no image of {_named(labels)}."
+
+
+def _about_repetitions(repeated: Repetitions, repeats: Repeats) -> Iterable[str]:
+    if repeated.conflicting_duplicates:
+        yield (
+            f"Images that occur several times under different labels: {repeated.conflicting_duplicates:,}. See "
+            "duplicates."
+        )
+    if repeated.conflicting_near_duplicates:
+        yield (
+            f"Images that look the same under different labels: {repeated.conflicting_near_duplicates:,}. See "
+            "near_duplicates."
+        )
+    if repeated.cross_split_duplicates:
+        yield (
+            f"Images that occur, or look the same, in more than one split: {repeated.cross_split_duplicates:,}. "
+            "Training moves all of them to one side: test before validation before train."
+        )
+    if not repeats.look_alikes.complete:
+        yield "So many images look similar that not all of them could be compared: there may be more near duplicates."
 
 
 def _named(names: Sequence[str]) -> str:

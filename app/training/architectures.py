@@ -77,16 +77,21 @@ def build(
     return keras.Model(image, logits, name=architecture.name)
 
 
-def finish(network: keras.Model, *, mirrored: bool) -> keras.Model:
+def finish(network: keras.Model, *, mirrored: bool, temperature: float = 1.0) -> keras.Model:
     """What a version answers with: float32 images in [0, 255] to float32 probabilities [n, classes].
 
-    `mirrored`: the mean over the image and its mirror image.
+    `mirrored`: the mean over the image and its mirror image. `temperature`: what the logits are divided by.
     """
+
+    def answer(image: Tensor) -> Tensor:
+        logits = network(image)
+        return layers.Softmax()(logits if temperature == 1 else logits * (1 / temperature))
+
     image = keras.Input(network.input_shape[1:], name="image", dtype="float32")
-    probabilities = layers.Softmax()(network(image))
+    probabilities = answer(image)
     if mirrored:
         mirror_image = keras.ops.flip(image, axis=2)
-        probabilities = layers.Average(name="probabilities")([probabilities, layers.Softmax()(network(mirror_image))])
+        probabilities = layers.Average(name="probabilities")([probabilities, answer(mirror_image)])
     return keras.Model(image, probabilities, name=network.name)
 
 

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import keras
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from app.preprocessing import Float32Array
-from app.training.architectures import predict
+from app.store.manifest import Calibration, UnknownThreshold
+from app.training.answers import answer, cross_entropy
+from app.training.calibration import Calibrated
 from app.training.dataset import TrainingData
+from app.training.reliability import Bin, expected_calibration_error, reliability
 from app.training.reporter import Reporter
+from app.training.significance import Interval, wilson
 from app.training.sources import Targets
 
 # Mistakes that the report shows.
 _WORST = 24
 
-_CHUNK = 1024
-
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One row of a classification report."""
+    """One row of a classification report; `recall_interval` has the recall in it in 95 of 100 cases."""
 
     label: str
     precision: float
     recall: float
+    recall_interval: Interval
     f1: float
     support: int
 
@@ -49,53 +51,90 @@ class Evaluation:
 
     loss: float
     accuracy: float
+    interval: Interval
+    """In 95 of 100 cases the accuracy on endless such images is in it."""
     classes: list[ClassScores]
     confusion: npt.NDArray[np.int64]
     mistakes: int
     worst: list[Mistake]
+    calibrated: Calibrated
+    calibration: Calibration
+    diagram: list[Bin]
+    diagram_before: list[Bin]
+    """The same network at temperature 1."""
+    unknown: UnknownThreshold
     probabilities: Float32Array = field(repr=False)
     """float32 [n, classes], in the order of the test split."""
 
 
-def evaluate(model: keras.Model, data: TrainingData, reporter: Reporter) -> Evaluation:
-    """Answer the test split with `model`, and score the answers.
+def evaluate(calibrated: Calibrated, data: TrainingData, reporter: Reporter) -> Evaluation:
+    """Answer the test split, and score the answers.
+
+    Nothing is chosen by it: temperature and threshold come from the validation split.
 
     Raises:
         Cancelled: the job was asked to stop.
     """
-    answers = []
-    for start in range(0, len(data.test), _CHUNK):
-        answers.append(predict(model, data.images[data.test[start : start + _CHUNK]]))
-        reporter.check_cancelled()
-    return score(np.concatenate(answers), data)
+    probabilities = answer(calibrated.fitted.model, data, data.test, reporter)
+    before = answer(calibrated.uncalibrated, data, data.test, reporter)
+    return score(probabilities, before, calibrated, data)
 
 
-def score(probabilities: Float32Array, data: TrainingData) -> Evaluation:
-    """Score probabilities float32 [n, classes], one row for each image of the test split, in its order."""
+def score(probabilities: Float32Array, before: Float32Array, calibrated: Calibrated, data: TrainingData) -> Evaluation:
+    """Score probabilities float32 [n, classes], one row for each image of the test split, in its order.
+
+    `before`: the same, not calibrated.
+    """
     labels, targets = data.labels, data.targets[data.test]
     everything = np.arange(len(labels))
     predicted = probabilities.argmax(axis=1)
+    right = predicted == targets
     precision, recall, f1, support = precision_recall_fscore_support(
         targets, predicted, labels=everything, zero_division=0.0
     )
+    confusion = confusion_matrix(targets, predicted, labels=everything)
+    diagram, diagram_before = reliability(probabilities, targets), reliability(before, targets)
     return Evaluation(
-        loss=_cross_entropy(probabilities, targets),
-        accuracy=float((predicted == targets).mean()),
+        loss=cross_entropy(probabilities, targets),
+        accuracy=float(right.mean()),
+        interval=wilson(int(right.sum()), len(right)),
         classes=[
-            ClassScores(label, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
+            ClassScores(
+                label=label,
+                precision=float(precision[i]),
+                recall=float(recall[i]),
+                recall_interval=wilson(int(confusion[i, i]), int(support[i])),
+                f1=float(f1[i]),
+                support=int(support[i]),
+            )
             for i, label in enumerate(labels)
         ],
-        confusion=confusion_matrix(targets, predicted, labels=everything),
-        mistakes=int((predicted != targets).sum()),
+        confusion=confusion,
+        mistakes=int((~right).sum()),
         worst=_worst(probabilities, predicted, targets, data),
+        calibrated=calibrated,
+        calibration=Calibration(
+            temperature=calibrated.temperature,
+            fitted_on=calibrated.images,
+            ece=expected_calibration_error(diagram),
+            ece_uncalibrated=expected_calibration_error(diagram_before),
+            images=len(right),
+        ),
+        diagram=diagram,
+        diagram_before=diagram_before,
+        unknown=_unknown(probabilities, right, calibrated.unknown_below),
         probabilities=probabilities,
     )
 
 
-def _cross_entropy(probabilities: Float32Array, targets: Targets) -> float:
-    """Mean of -log of the true class's probability; what float32 rounds to zero counts as its smallest number."""
-    given = probabilities[np.arange(len(targets)), targets].astype(np.float64)
-    return float(-np.log(np.maximum(given, np.finfo(np.float32).tiny)).mean())
+def _unknown(probabilities: Float32Array, right: npt.NDArray[np.bool_], threshold: float) -> UnknownThreshold:
+    known = probabilities.max(axis=1) >= threshold
+    return UnknownThreshold(
+        threshold=threshold,
+        coverage=float(known.mean()),
+        accuracy=float(right[known].mean()) if known.any() else None,
+        images=len(right),
+    )
 
 
 def _worst(

@@ -24,6 +24,7 @@ from app.training.evaluate import Evaluation
 from app.training.fit import Fitted
 from app.training.golden import write_golden
 from app.training.litert import write_litert
+from app.training.membership import write_trained_on
 from app.training.optimization import peak_learning_rate
 
 # Golden examples of a version: enough to meet every class of a usual model, few enough to replay in no time.
@@ -63,11 +64,12 @@ def register(
     data: TrainingData,
     fitted: Fitted,
     evaluation: Evaluation,
-    bf16: PrecisionCheck | None,
+    precisions: dict[str, PrecisionCheck],
 ) -> int:
     """Export into `staged`, add golden examples and the manifest, and register; returns the version."""
     input_spec, output_spec = export(fitted.model, data.preprocessing, len(data.labels), staged)
     write_litert(staged)
+    write_trained_on(staged, data)
     served = tf.saved_model.load(str(staged)).signatures["serving_default"]
 
     def answer(images: UInt8Array) -> Float32Array:
@@ -84,14 +86,18 @@ def register(
         golden=write_golden(staged, _golden(data), data.preprocessing, answer),
         metrics={
             "accuracy": evaluation.accuracy,
+            "accuracy_low": evaluation.interval.low,
+            "accuracy_high": evaluation.interval.high,
             "loss": evaluation.loss,
             "validation_accuracy": best.val_accuracy,
             "epochs": float(len(fitted.history)),
             "parameters": float(fitted.model.count_params()),
         },
-        precisions={"bf16": bf16} if bf16 is not None else {},
+        precisions=precisions,
+        calibration=evaluation.calibration,
+        unknown=evaluation.unknown,
         data=data.fingerprint(),
-        training_spec=_resolved(spec, fitted).model_dump(mode="json"),
+        training_spec=resolved(spec, fitted).model_dump(mode="json"),
         parent=production.version if production else None,
         created_at=now(),
         created_by=_author(job_id),
@@ -123,7 +129,7 @@ def _author(job_id: str) -> str:
     return f"training job {job_id}"
 
 
-def _resolved(spec: TrainingSpec, fitted: Fitted) -> TrainingSpec:
+def resolved(spec: TrainingSpec, fitted: Fitted) -> TrainingSpec:
     """The spec with what was left open filled in, so that a version says all of its recipe."""
     return spec.model_copy(
         update={

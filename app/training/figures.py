@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from app.training.checkpoint import Epoch
+from app.training.reliability import Bin
 
 _TRAIN, _VALIDATION, _INK, _FAINT = "#2563eb", "#ea580c", "#1f2937", "#d1d5db"
 _STYLE = {
@@ -43,6 +44,32 @@ def draw_curves(history: list[Epoch], best_epoch: int, path: Path) -> None:
             accuracy, epochs, "Accuracy", [e.accuracy for e in history], [e.val_accuracy for e in history], best_epoch
         )
         accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        figure.savefig(path, metadata={"Date": None})
+
+
+def draw_reliability(diagram: list[Bin], before: list[Bin], path: Path) -> None:
+    """Accuracy over confidence, before and after calibration; the size of a dot says how many images it stands for."""
+    images = sum(bin_.images for bin_ in diagram)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.5, 5), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.2, label="Perfect")
+        for bins, color, label in ((before, _VALIDATION, "Before calibration"), (diagram, _TRAIN, "Calibrated")):
+            confidence, accuracy = [bin_.confidence for bin_ in bins], [bin_.accuracy for bin_ in bins]
+            axes.plot(confidence, accuracy, color=color, linewidth=1.5, label=label)
+            sizes = [12 + 180 * bin_.images / images for bin_ in bins]
+            axes.scatter(confidence, accuracy, s=sizes, color=color, alpha=0.7, linewidths=0)
+        axes.set_title("Reliability", loc="left")
+        axes.set_xlabel("Highest probability")
+        axes.set_ylabel("Share that is right")
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.grid(color=_FAINT, linewidth=0.4)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        axes.legend(frameon=False, loc="upper left")
         figure.savefig(path, metadata={"Date": None})
 
 

@@ -38,10 +38,12 @@ _AFTERWARDS = 0.05
 class Fitted:
     """What came of training.
 
-    `model`: float32 images in [0, 255] to probabilities, with the weights of `best_epoch`.
+    `model`: float32 images in [0, 255] to probabilities, with the weights of `best_epoch`. `network`: the part of it
+    that ends in logits.
     """
 
     model: keras.Model
+    network: keras.Model
     architecture: Architecture
     augmentation: Augmentation
     history: list[Epoch]
@@ -110,7 +112,7 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
     final = network(False)
     final.set_weights(state.best)
     model = finish(final, mirrored=spec.mirror_average)
-    return Fitted(model, architecture, augmentation, state.history, state.best_epoch)
+    return Fitted(model, final, architecture, augmentation, state.history, state.best_epoch)
 
 
 def _augmented(

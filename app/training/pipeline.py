@@ -6,13 +6,14 @@ from app.jobs.folder import JobFolder, JobResult
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
+from app.training.calibration import calibrate
 from app.training.dataset import prepare
 from app.training.evaluate import evaluate
-from app.training.export import find_version, register
+from app.training.export import find_version, register, resolved
 from app.training.fit import fit
 from app.training.precision import check_bf16
 from app.training.promote import promote
-from app.training.report import write_evaluation
+from app.training.report import Run, write_evaluation
 from app.training.reporter import Reporter
 
 _FEW = 100
@@ -26,25 +27,42 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     spec = job.spec()
     registry = Registry(settings.model_store)
     datasets = Datasets(settings.workspace / "datasets")
-    data = prepare(spec, datasets, reporter, threads=threads, max_pixels=settings.max_pixels)
+    data = prepare(
+        spec,
+        datasets,
+        reporter,
+        threads=threads,
+        max_pixels=settings.max_pixels,
+        decoded=settings.workspace / "decoded",
+        max_decoded_bytes=settings.max_decoded_bytes,
+    )
     version = find_version(registry, spec.model_name, job.id)
     if version is None:
         fitted = fit(spec, data, job.path / "checkpoint", reporter)
+        calibrated = calibrate(spec, fitted, data, reporter)
+        fitted = calibrated.fitted
         reporter.phase("evaluate", _test_split(len(data.test)))
-        evaluation = evaluate(fitted.model, data, reporter)
+        evaluation = evaluate(calibrated, data, reporter)
         bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, threads)
-        reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} on the test split")
+        low, high = evaluation.interval.low, evaluation.interval.high
+        reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} ({low:.4f} to {high:.4f}) on the test split")
+        precisions = {"bf16": bf16} if bf16 is not None else {}
+        run = Run(job.id, resolved(spec, fitted), data, fitted, evaluation, precisions, datasets.report(spec.dataset))
         with registry.staging() as staged:
-            write_evaluation(staged, evaluation, fitted, data)
-            version = register(registry, staged, job.id, spec, data, fitted, evaluation, bf16)
+            write_evaluation(staged, run)
+            version = register(registry, staged, job.id, spec, data, fitted, evaluation, precisions)
         reporter.phase("register", f"{spec.model_name} version {version}")
     else:
         reporter.phase("register", f"an earlier attempt registered {spec.model_name} version {version}")
-    promoted, reason = promote(registry, spec, version, data, job.id, max_pixels=settings.max_pixels)
-    reporter.phase("promote", reason)
-    metrics = registry.manifest(spec.model_name, version).metrics
+    outcome = promote(registry, spec, version, data, job.id, max_pixels=settings.max_pixels)
+    reporter.phase("promote", outcome.reason)
     return JobResult(
-        model=spec.model_name, version=version, metrics=metrics, promoted=promoted, promotion_reason=reason
+        model=spec.model_name,
+        version=version,
+        metrics=registry.manifest(spec.model_name, version).metrics,
+        promoted=outcome.promoted,
+        promotion_reason=outcome.reason,
+        decision=outcome.decision,
     )
 
 

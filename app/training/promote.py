@@ -2,75 +2,153 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import tensorflow as tf
 
-from app.errors import VersionRefused
+from app.errors import Conflict, VersionRefused
 from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array, scale, to_array
+from app.store.manifest import Manifest, PromotionDecision
 from app.store.registry import Registry
+from app.training.comparison import Right, Rule, compare, explain
 from app.training.dataset import TrainingData
+from app.training.membership import among, read_trained_on
+from app.training.splits import Indices
 
 _BATCH = 256
+
+# Fewer images that both versions are strangers to are no comparison.
+_LEAST = 10
+
+# How often a comparison is made anew because somebody else promoted meanwhile.
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether the version was promoted, why or why not, and the comparison that says so if one was made."""
+
+    promoted: bool
+    reason: str
+    decision: PromotionDecision | None = None
 
 
 def promote(
     registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, job_id: str, *, max_pixels: int
-) -> tuple[bool, str]:
-    """Apply the spec's promotion policy; returns whether the version was promoted, and why or why not."""
-    promoted, reason = _decide(registry, spec, version, data, max_pixels)
-    if promoted:
-        registry.promote(spec.model_name, version, by=f"training job {job_id}", reason=reason)
-    return promoted, reason
+) -> Outcome:
+    """Apply the spec's promotion policy."""
+    for _ in range(_TRIES):
+        outcome = _decide(registry, spec, version, data, max_pixels)
+        if not outcome.promoted:
+            return outcome
+        try:
+            registry.promote(
+                spec.model_name,
+                version,
+                by=f"training job {job_id}",
+                reason=outcome.reason,
+                decision=outcome.decision,
+            )
+        except Conflict:
+            continue
+        return outcome
+    return Outcome(False, "not promoted: others promoted all the while that it was compared; promote by hand")
 
 
-def _decide(
-    registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, max_pixels: int
-) -> tuple[bool, str]:
+def _decide(registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, max_pixels: int) -> Outcome:
     model = spec.model_name
     production = registry.production(model)
     if spec.promotion == "manual":
-        return False, "registered, not promoted: the policy is manual"
+        return Outcome(False, "registered, not promoted: the policy is manual")
     if spec.promotion == "always":
-        return True, "policy: always"
+        return Outcome(True, "policy: always")
     if production is None:
-        return True, "policy: if_better; there is no production version to beat"
+        return Outcome(True, "policy: if_better; there is no production version to beat")
     if production.version == version:
-        return True, "already in production"
+        return Outcome(True, "already in production", production.decision)
     try:
-        theirs = _accuracy(registry, model, production.version, data, max_pixels)
+        manifest = registry.verify(model, production.version)
     except VersionRefused as error:
-        return True, f"policy: if_better; production version {production.version} cannot be used: {error}"
+        return Outcome(True, f"policy: if_better; production version {production.version} cannot be used: {error}")
+    try:
+        decision = _compare(registry, spec, version, production.version, manifest, data, max_pixels)
+    except _Incomparable as error:
+        return Outcome(False, f"not promoted: {error}; promote by hand")
     # Whatever else keeps TensorFlow from running the old version, the new one is registered and the job is done.
     except Exception as error:
-        return False, (
-            f"not promoted: production version {production.version} could not be run to compare with "
-            f"({type(error).__name__}: {str(error)[:200]}); promote by hand"
+        return Outcome(
+            False,
+            f"not promoted: it could not be compared with production version {production.version} "
+            f"({type(error).__name__}: {str(error)[:200]}); promote by hand",
         )
-    if theirs is None:
-        return False, (
-            f"not promoted: production version {production.version} knows other classes, so that the two cannot be "
-            "compared; promote by hand"
-        )
-    ours = registry.manifest(model, version).metrics["accuracy"]
-    numbers = f"accuracy {ours:.4f} against {theirs:.4f} of production version {production.version}"
-    numbers += f" on the same {len(data.test):,} test images"
-    return (True, f"policy: if_better; {numbers}") if ours >= theirs else (False, f"not promoted: {numbers}")
+    said = explain(decision)
+    if decision.promotes:
+        return Outcome(True, f"policy: if_better; {said}", decision)
+    return Outcome(False, f"not promoted: {said}", decision)
 
 
-def _accuracy(registry: Registry, model: str, version: int, data: TrainingData, max_pixels: int) -> float | None:
-    """Accuracy of another version on this job's test images, each preprocessed its own way; None: other classes."""
-    manifest = registry.verify(model, version)
+class _Incomparable(Exception):
+    """Why two versions cannot be compared on this job's test images."""
+
+
+def _compare(
+    registry: Registry,
+    spec: TrainingSpec,
+    version: int,
+    production: int,
+    manifest: Manifest,
+    data: TrainingData,
+    max_pixels: int,
+) -> PromotionDecision:
+    """Let both versions answer the test images that production, whose `manifest` it is, was not trained on.
+
+    Raises:
+        _Incomparable: there are no images that would be fair to both, or the classes differ.
+    """
+    model = spec.model_name
     if sorted(manifest.labels) != sorted(data.labels):
-        return None
+        raise _Incomparable(f"production version {production} knows other classes, so that the two cannot be compared")
+    learned = read_trained_on(registry.folder(model, production))
+    if learned is None and manifest.data is not None:
+        raise _Incomparable(
+            f"production version {production} does not say which images it was trained on, and these test images may "
+            "be among them"
+        )
+    positions = data.test
+    if learned is not None:
+        contents = [data.source.contents[position] for position in positions.tolist()]
+        positions = positions[~among(contents, learned)]
+    if len(positions) < min(_LEAST, len(data.test)):
+        raise _Incomparable(
+            f"production version {production} was trained on all but {len(positions)} of the {len(data.test):,} test "
+            "images, so that they are no comparison"
+        )
+    return compare(
+        _right(registry, model, version, data, positions, max_pixels),
+        _right(registry, model, production, data, positions, max_pixels),
+        data.targets[positions],
+        data.labels,
+        Rule.of(spec),
+        versions=(version, production),
+        left_out=len(data.test) - len(positions),
+    )
+
+
+def _right(
+    registry: Registry, model: str, version: int, data: TrainingData, positions: Indices, max_pixels: int
+) -> Right:
+    """Which of the images at `positions` a version answers rightly, each preprocessed the version's own way."""
+    manifest = registry.manifest(model, version)
     served = tf.saved_model.load(str(registry.folder(model, version))).signatures["serving_default"]
-    targets = np.array([manifest.labels.index(data.labels[target]) for target in data.targets[data.test]])
-    correct = 0
-    for start in range(0, len(data.test), _BATCH):
-        chosen = data.test[start : start + _BATCH]
+    targets = np.array([manifest.labels.index(data.labels[target]) for target in data.targets[positions]])
+    right = np.empty(len(positions), bool)
+    for start in range(0, len(positions), _BATCH):
+        chosen = positions[start : start + _BATCH]
         encoded = [data.source.read(int(number)) for number in chosen]
         images = np.stack([to_array(image, manifest.preprocessing, max_pixels=max_pixels) for image in encoded])
         inputs = scale(images, manifest.preprocessing).astype(manifest.input.dtype)
         outputs: Float32Array = served(**{manifest.input.name: tf.constant(inputs)})[manifest.output.name].numpy()
-        correct += int((outputs.argmax(axis=1) == targets[start : start + _BATCH]).sum())
-    return correct / len(data.test)
+        right[start : start + _BATCH] = outputs.argmax(axis=1) == targets[start : start + _BATCH]
+    return right

@@ -1,81 +1,169 @@
-"""The evaluation of a version as files: numbers as JSON, pictures as SVG, the worst mistakes as PNG."""
+"""The evaluation of a version as files: one page to read, the same as JSON, and the pictures on their own."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
-from app.preprocessing import UInt8Array
-from app.store.manifest import EVALUATION
+from app.jobs.folder import now
+from app.jobs.spec import TrainingSpec
+from app.store.dataset_report import DatasetReport
+from app.store.manifest import EVALUATION, PrecisionCheck
 from app.training.dataset import TrainingData
-from app.training.evaluate import Evaluation
-from app.training.figures import draw_confusion_matrix, draw_curves
+from app.training.evaluate import ClassScores, Evaluation
+from app.training.figures import draw_confusion_matrix, draw_curves, draw_reliability
+from app.training.findings import confusions, findings, headline
 from app.training.fit import Fitted
+from app.training.page import page
+from app.training.pictures import augmented_samples, picture
+from app.training.reliability import Bin
+from app.training.significance import Interval
 
-# Small pictures are enlarged to about this many pixels, each pixel staying a square.
-_GALLERY_SIDE = 96
+PREVIEW = "augmentation.png"
 
 
-def write_evaluation(staged: Path, evaluation: Evaluation, fitted: Fitted, data: TrainingData) -> None:
-    """Write `evaluation/` into a staged version: report.json, curves.svg, confusion_matrix.svg, mistakes/*.png."""
+@dataclass(frozen=True)
+class Run:
+    """All that a report tells of. `spec`: with the open filled in. `known`: what the dataset says of itself."""
+
+    job_id: str
+    spec: TrainingSpec
+    data: TrainingData
+    fitted: Fitted
+    evaluation: Evaluation
+    precisions: dict[str, PrecisionCheck]
+    known: DatasetReport | None = None
+
+
+def write_evaluation(staged: Path, run: Run) -> None:
+    """Write `evaluation/` into a staged version.
+
+    report.html, report.json, curves.svg, reliability.svg, confusion_matrix.svg, augmentation.png, mistakes/*.png.
+    """
     folder = staged / EVALUATION
     (folder / "mistakes").mkdir(parents=True)
-    pictures = []
-    for rank, mistake in enumerate(evaluation.worst):
-        name = f"mistakes/{rank:02d}.png"
-        _write_picture(data.images[mistake.position], folder / name)
-        pictures.append(name)
-    report = report_document(evaluation, fitted, pictures)
+    evaluation, fitted = run.evaluation, run.fitted
+    pictures = {
+        f"mistakes/{rank:02d}.png": picture(run.data.images[mistake.position])
+        for rank, mistake in enumerate(evaluation.worst)
+    }
+    report = report_document(run, list(pictures))
+    pictures[PREVIEW] = augmented_samples(run.data, fitted.augmentation, run.spec.seed)
+    for name, content in pictures.items():
+        (folder / name).write_bytes(content)
     (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(page(report, pictures), encoding="utf-8")
     draw_curves(fitted.history, fitted.best_epoch, folder / "curves.svg")
-    draw_confusion_matrix(evaluation.confusion, data.labels, evaluation.accuracy, folder / "confusion_matrix.svg")
+    draw_reliability(evaluation.diagram, evaluation.diagram_before, folder / "reliability.svg")
+    draw_confusion_matrix(evaluation.confusion, run.data.labels, evaluation.accuracy, folder / "confusion_matrix.svg")
 
 
-def report_document(evaluation: Evaluation, fitted: Fitted, pictures: list[str]) -> dict[str, Any]:
-    """`report.json`. Rows of `confusion_matrix` are true classes, columns predicted ones, in the order of `labels`."""
-    supports = [scores.support for scores in evaluation.classes]
-    total = sum(supports)
+def report_document(run: Run, pictures: list[str]) -> dict[str, Any]:
+    """`report.json`, all that the page shows; shares are in [0, 1], intervals of 95 % as [low, high].
 
-    def averages(weights: list[float]) -> dict[str, float]:
-        weight = sum(weights)
-        return {
-            name: sum(getattr(scores, name) * share for scores, share in zip(evaluation.classes, weights, strict=True))
-            / weight
-            for name in ("precision", "recall", "f1")
-        }
-
+    Rows of `confusion_matrix` are true classes, columns predicted ones, in the order of `labels`.
+    """
+    evaluation, fitted, data = run.evaluation, run.fitted, run.data
+    calibrated = evaluation.calibrated
+    chosen = fitted.history[fitted.best_epoch - 1]
     return {
+        "model": run.spec.model_name,
+        "created_at": now().isoformat(timespec="seconds"),
+        "created_by": f"training job {run.job_id}",
+        "headline": headline(evaluation),
+        "findings": [asdict(finding) for finding in findings(evaluation, fitted, data, run.precisions, run.known)],
         "test": {
-            "images": total,
+            "images": len(data.test),
             "loss": evaluation.loss,
             "accuracy": evaluation.accuracy,
+            "accuracy_interval": _ends(evaluation.interval),
             "mistakes": evaluation.mistakes,
-            "macro_average": averages([1.0] * len(supports)),
-            "weighted_average": averages([float(support) for support in supports]),
+            "macro_average": _averages(evaluation.classes, [1.0] * len(data.labels)),
+            "weighted_average": _averages(evaluation.classes, [float(c.support) for c in evaluation.classes]),
+            "calibration": {
+                "ece": evaluation.calibration.ece,
+                "bins": _bins(evaluation.diagram),
+                "before": {
+                    "ece": evaluation.calibration.ece_uncalibrated,
+                    "bins": _bins(evaluation.diagram_before),
+                },
+            },
         },
-        "labels": [scores.label for scores in evaluation.classes],
-        "classes": [asdict(scores) for scores in evaluation.classes],
+        "validation": {
+            "images": calibrated.images,
+            "accuracy": chosen.val_accuracy,
+            "calibration": {
+                "temperature": calibrated.temperature,
+                "loss": calibrated.loss,
+                "ece": calibrated.ece,
+                "before": {"loss": calibrated.loss_before, "ece": calibrated.ece_before},
+            },
+        },
+        "unknown": evaluation.unknown.model_dump(mode="json"),
+        "labels": data.labels,
+        "classes": [
+            asdict(scores) | {"recall_interval": _ends(scores.recall_interval)} for scores in evaluation.classes
+        ],
         "confusion_matrix": evaluation.confusion.tolist(),
+        "confusions": [asdict(confusion) for confusion in confusions(evaluation)],
         "worst_mistakes": [
             {
                 "name": mistake.name,
                 "label": mistake.label,
                 "predicted": mistake.predicted,
                 "probability": mistake.probability,
-                "picture": picture,
+                "picture": name,
             }
-            for mistake, picture in zip(evaluation.worst, pictures, strict=True)
+            for mistake, name in zip(evaluation.worst, pictures, strict=True)
         ],
+        "augmentation_preview": PREVIEW,
         "best_epoch": fitted.best_epoch,
         "epochs": [asdict(epoch) for epoch in fitted.history],
+        "network": {"name": fitted.architecture.name, "parameters": fitted.model.count_params()},
+        "precisions": {
+            name: check.model_dump(mode="json") | {"harmless": check.harmless(evaluation.accuracy)}
+            for name, check in run.precisions.items()
+        },
+        "data": _data(run),
+        "spec": run.spec.model_dump(mode="json"),
     }
 
 
-def _write_picture(pixels: UInt8Array, path: Path) -> None:
-    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    factor = max(1, _GALLERY_SIDE // max(image.size))
-    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(path, optimize=True)
+def _data(run: Run) -> dict[str, Any]:
+    data, known = run.data, run.known
+    fingerprint = data.fingerprint()
+    count = len(data.labels)
+    sides = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "dataset": fingerprint.dataset,
+        "sha256": fingerprint.sha256,
+        "images": sum(map(len, sides.values())),
+        "counts": fingerprint.counts,
+        "classes": {
+            side: np.bincount(data.targets[positions], minlength=count).tolist() for side, positions in sides.items()
+        },
+        "preprocessing": data.preprocessing.model_dump(mode="json"),
+        "rejected_files": known.rejected_files if known else 0,
+        "duplicate_files": known.duplicate_files if known else 0,
+        "warnings": known.warnings if known else [],
+    }
+
+
+def _averages(classes: list[ClassScores], weights: list[float]) -> dict[str, float]:
+    return {
+        name: sum(getattr(scores, name) * weight for scores, weight in zip(classes, weights, strict=True))
+        / sum(weights)
+        for name in ("precision", "recall", "f1")
+    }
+
+
+def _ends(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def _bins(diagram: list[Bin]) -> list[dict[str, Any]]:
+    return [asdict(bin_) | {"interval": _ends(bin_.interval)} for bin_ in diagram]

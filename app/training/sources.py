@@ -38,6 +38,10 @@ class Source:
     """(width, height) in pixels, upright."""
     grayscale: bool
     fingerprint: str
+    groups: list[int | None] | None = None
+    """Images with the same number look the same; None: nobody looked, as for the built-in datasets."""
+    uploaded: bool = False
+    """Whether the images are files, whose decoding is worth keeping for later jobs."""
 
 
 def open_source(spec: TrainingSpec, datasets: Datasets) -> Source:
@@ -66,6 +70,8 @@ def open_source(spec: TrainingSpec, datasets: Datasets) -> Source:
         sizes=[(sample.width, sample.height) for sample in samples],
         grayscale=all(sample.grayscale for sample in samples),
         fingerprint=dataset.fingerprint,
+        groups=[sample.group for sample in samples],
+        uploaded=True,
     )
 
 

@@ -57,6 +57,21 @@ async def test_uploaded_archive_becomes_a_dataset(api: API) -> None:
     assert (listed[0]["images"], listed[0]["class_count"], listed[0]["problem"]) == (6, 2, None)
 
 
+async def test_thumbnails_of_a_report_can_be_seen(api: API, problem: Problem) -> None:
+    """What the report names as repeated can be fetched as a small picture, in which nothing runs; nothing else can."""
+    files = images() | {"dark/again.png": gray(0)}
+    report = (await api.client.post(f"{DATASETS}?name=shades", content=make_zip(files))).json()
+    [duplicate] = report["duplicates"]
+    [name] = duplicate["thumbnails"]
+    response = await api.client.get(f"{DATASETS}/shades/thumbnails/{name}")
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+    assert response.content.startswith(b"\x89PNG")
+    assert "sandbox" in response.headers["content-security-policy"]
+    for other in ("9999.png", "..%2Freport.json", "report.json"):
+        problem(await api.client.get(f"{DATASETS}/shades/thumbnails/{other}"), 404, "not_found")
+    problem(await api.client.get(f"{DATASETS}/none/thumbnails/{name}"), 404, "dataset_not_found")
+
+
 async def test_damaged_dataset_hides_no_other(api: API, problem: Problem) -> None:
     """A dataset whose report was cut short is listed with what is wrong; the others are listed as ever, and trained."""
     for name in ("one", "two"):

@@ -17,6 +17,7 @@ from app.serving.runtimes.loading import load_fake
 from app.store.registry import Registry
 from tests.api.conftest import API, Problem, StartAPI
 from tests.serving.versions import LABELS, SIZE, add_version, gray, manifest, png
+from tests.store.versions import decision
 
 MODEL = "/api/v1/models/shapes"
 REPORT = {"accuracy": 0.75, "classes": {"vertical": {"precision": 1.0}}}
@@ -36,6 +37,7 @@ def evaluated(registry: Registry) -> int:
             folder / "golden" / "expected.npz", images=arrays, probabilities=fake.probabilities(arrays, len(LABELS))
         )
         (folder / "evaluation" / "report.json").write_text(json.dumps(REPORT))
+        (folder / "evaluation" / "report.html").write_text("<!doctype html><title>shapes</title>")
         (folder / "evaluation" / "confusion_matrix.svg").write_bytes(PICTURE)
         (folder / "evaluation" / "weights.bin").write_bytes(b"\0\1")
         (folder / "evaluation" / "mistakes" / "0 a#.png").write_bytes(png(arrays[0]))
@@ -101,7 +103,13 @@ async def test_version_shows_manifest_and_evaluation(api: API, evaluated: int) -
     assert document["manifest"]["labels"] == list(LABELS)
     assert document["evaluation"] == REPORT
     assert (document["production"], document["serving"]) == (False, False)
-    assert set(document["links"]) == {"report.json", "confusion_matrix.svg", "weights.bin", "mistakes/0 a#.png"}
+    assert set(document["links"]) == {
+        "report.json",
+        "report.html",
+        "confusion_matrix.svg",
+        "weights.bin",
+        "mistakes/0 a#.png",
+    }
     for link in document["links"].values():
         assert (await api.client.get(link)).status_code == 200
     assert (await api.client.get(f"{MODEL}/versions/1")).json()["serving"] is True
@@ -151,6 +159,15 @@ async def test_pictures_of_mistakes_can_be_had(api: API, evaluated: int) -> None
     assert response.content.startswith(b"\x89PNG")
 
 
+async def test_the_report_is_shown_as_a_page(api: API, evaluated: int) -> None:
+    """`report.html` is HTML in the browser, and under a policy that lets nothing in it run or reach out."""
+    response = await api.client.get(f"{MODEL}/versions/{evaluated}/evaluation/report.html")
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    policy = response.headers["content-security-policy"]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+    assert "content-disposition" not in response.headers or "inline" in response.headers["content-disposition"]
+
+
 async def test_forged_manifest_leads_nowhere(
     api: API, problem: Problem, registry: Registry, evaluated: int, tmp_path: Path
 ) -> None:
@@ -196,6 +213,14 @@ async def test_promoted_version_answers_at_once(api: API) -> None:
     assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 2
     log = (await api.client.get(f"{MODEL}/promotions")).json()
     assert [(item["version"], item["reason"]) for item in log["promotions"]] == [(1, ""), (2, "Better.")]
+
+
+async def test_log_has_the_numbers_that_a_promotion_rests_on(api: API, registry: Registry) -> None:
+    """What the policy `if_better` compared can be read in the log; where nothing was compared, nothing stands."""
+    registry.promote("shapes", 2, by="a job", decision=decision(2, 1))
+    first, second = (await api.client.get(f"{MODEL}/promotions")).json()["promotions"]
+    assert first["decision"] is None
+    assert second["decision"] == decision(2, 1).model_dump(mode="json")
 
 
 @pytest.mark.parametrize("body", [{"reason": "Worse."}, None])

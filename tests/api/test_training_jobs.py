@@ -19,6 +19,9 @@ from tests.serving.versions import gray
 
 JOBS = "/api/v1/training-jobs"
 
+# (split, label) of images of a dataset whose test folder lacks a class.
+_UNTESTED = [(split, label) for split, labels in (("train", "abc"), ("test", "ab")) for label in 2 * labels]
+
 
 async def submit(api: API, **spec: Any) -> str:
     response = await api.client.post(JOBS, json={"dataset": "shapes", **spec})
@@ -83,23 +86,38 @@ async def test_unknown_dataset_is_told_which_there_are(api: API, problem: Proble
     ("files", "said"),
     [
         ({"only/1.png": gray(1), "only/2.png": gray(2)}, "one class only"),
-        ({"a/1.png": gray(1), "a/2.png": gray(2), "a/3.png": gray(3), "b/1.png": gray(4)}, "images of 'b'"),
         (
-            {f"{label}/{index}.png": gray(index) for label in "ab" for index in range(2)},
-            "fewer than 3 images of 'a', 'b'",
+            {"a/1.png": gray(1), "a/2.png": gray(2), "a/3.png": gray(3), "b/1.png": gray(4)},
+            "fewer than 2 images of 'b'",
+        ),
+        (
+            {"a/1.png": gray(1), "a/2.png": gray(2), "b/1.png": gray(3), "b/2.png": gray(3)},
+            "nothing but copies of one file in 'b'",
+        ),
+        (
+            {f"{split}/{label}/{index}.png": gray(index) for index, (split, label) in enumerate(_UNTESTED)},
+            "The test split of dataset poor has no image of 'c'",
         ),
     ],
 )
 async def test_dataset_that_cannot_be_trained_on_is_refused_at_once(
     api: API, problem: Problem, files: dict[str, bytes], said: str
 ) -> None:
-    """A dataset with one class, or with a class too small to be split, is refused when the job is submitted."""
+    """A dataset with one class, or with a class that cannot be trained and tested, is refused at submission."""
     upload = await api.client.post("/api/v1/datasets?name=poor", content=make_zip(files))
     if upload.status_code != 201:
         problem(upload, 422, "invalid_dataset")
         return
     response = await api.client.post(JOBS, json={"dataset": "poor"})
     assert said in problem(response, 422, "invalid_dataset")["detail"]
+    assert (await api.client.get(JOBS)).json()["jobs"] == []
+
+
+async def test_two_images_a_class_are_accepted(api: API) -> None:
+    """One to train and one to test on: that is the least a job is taken for."""
+    files = {f"{label}/{index}.png": gray(10 * index + ord(label)) for label in "ab" for index in range(2)}
+    assert (await api.client.post("/api/v1/datasets?name=few", content=make_zip(files))).status_code == 201
+    assert (await api.client.post(JOBS, json={"dataset": "few"})).status_code == 202
 
 
 async def test_queued_job_is_cancelled_at_once(api: API, problem: Problem) -> None:

@@ -59,7 +59,10 @@ def test_report_is_aligned_and_names_the_duplicates(fovea: Fovea, pictures: Path
     assert lines[1:4] == ["  dark        10", "  very light  15", "Sizes: 28 x 28 pixels, greyscale"]
     assert lines[-2:] == [
         "Duplicates: 5 files",
-        "  dark/1.png = very light/twin-0.png, very light/twin-1.png, very light/twin-2.png and 2 more",
+        (
+            "  dark/1.png = very light/twin-0.png, very light/twin-1.png, very light/twin-2.png and 2 more "
+            "(as dark, very light)"
+        ),
     ]
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from app.serving.likeness import kind_of
 from app.serving.tuning_cache import Choice, TuningCache
+from app.store.manifest import Calibration, UnknownThreshold
 from app.store.registry import Registry
 from tests.commands.conftest import Fovea
 from tests.serving.versions import add_version, gray
+from tests.store.versions import decision
 
 
 def test_models_are_listed_with_their_production_version(fovea: Fovea, registry: Registry) -> None:
@@ -63,6 +65,34 @@ def test_version_is_shown(fovea: Fovea, registry: Registry) -> None:
     assert "  loss                 0.3581\n  parameters           1,351,715\n" in result.output
     manifest = json.loads(fovea("models", "show", "shapes", 1, "--json").output)
     assert manifest == registry.manifest("shapes", 1).model_dump(mode="json")
+
+
+def test_version_is_shown_with_what_its_figures_are_worth(fovea: Fovea, registry: Registry) -> None:
+    """The interval beside the accuracy, how far probabilities can be trusted, and what is better taken as unknown."""
+    add_version(
+        registry,
+        metrics={"accuracy": 0.9591, "accuracy_low": 0.9533, "accuracy_high": 0.9642},
+        calibration=Calibration(temperature=1.42, fitted_on=500, ece=0.012, ece_uncalibrated=0.056, images=5000),
+        unknown=UnknownThreshold(threshold=0.612, coverage=0.943, accuracy=0.981, images=5000),
+    )
+    output = fovea("models", "show", "shapes", 1).output
+    assert "  accuracy           95.91% (95 % confidence: 95.33% to 96.42%)\n" in output
+    assert "accuracy low" not in output
+    assert "  calibration error  1.20%, 5.60% before (temperature 1.42)\n" in output
+    assert "  unknown below      0.612 (94.3% are above)\n" in output
+
+
+def test_log_shows_what_a_promotion_rests_on(fovea: Fovea, registry: Registry) -> None:
+    """The numbers of the comparison stand below the log."""
+    add_version(registry, promote=True)
+    add_version(registry)
+    registry.promote("shapes", 2, by="a job", reason="policy: if_better", decision=decision(2, 1))
+    output = fovea("models", "show", "shapes").output
+    assert "How version 2 compared with version 1:\n" in output
+    assert "  test images  1,000, 20 left out that production was trained on\n" in output
+    assert "41 by the new one only, 18 by the old one only (McNemar: p = 0.0037)\n" in output
+    assert "+2.30 points; each of +0.98 and +3.69 with 95% confidence; -1 is put up with\n" in output
+    assert "'dog': -0.5 points of 480 images; -5 is put up with\n" in output
 
 
 def test_version_shows_the_engine_that_was_chosen_for_it(

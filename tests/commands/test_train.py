@@ -285,6 +285,18 @@ def test_local_path_is_added_to_the_workspace(fovea: Fovea, jobs: Jobs, pictures
 
 
 @pytest.mark.usefixtures("fake")
+def test_local_job_that_cannot_work_is_refused_at_once(fovea: Fovea, jobs: Jobs, pictures: Path) -> None:
+    """Without a server a class of one image is refused as well, and so is a dataset that is not there."""
+    for image in sorted((pictures / "dark").iterdir())[1:]:
+        image.unlink()
+    refused = fovea("train", pictures, "--local")
+    assert refused.exit_code == 1
+    assert "fewer than 2 images of 'dark'" in refused.stderr
+    assert fovea("train", "none", "--local").exit_code != 0
+    assert jobs.list() == []
+
+
+@pytest.mark.usefixtures("fake")
 def test_pictures_that_were_left_out_are_named_before_the_training(fovea: Fovea, pictures: Path) -> None:
     """Whoever trains on a folder is told at once which of its files are not used, and what is odd about it."""
     for number in range(5):

@@ -8,7 +8,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageEnhance
 
 
 def picture(shade: int = 0, *, size: tuple[int, int] = (8, 6), kind: str = "PNG", mode: str = "RGB") -> bytes:
@@ -17,6 +18,32 @@ def picture(shade: int = 0, *, size: tuple[int, int] = (8, 6), kind: str = "PNG"
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).convert(mode).save(buffer, kind)
     return buffer.getvalue()
+
+
+def photo(seed: int, *, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """A smooth random picture, as different from that of another `seed` as two photos are."""
+    coarse = np.random.default_rng([seed, 7]).integers(0, 256, (7, 7, 3), np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The image as a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def twins(image: Image.Image) -> dict[str, bytes]:
+    """What becomes of one picture on its way through the world: files that differ, and look the same."""
+    width, height = image.size
+    return {
+        "original": encoded(image),
+        "re-encoded": encoded(image, "JPEG", quality=60),
+        "halved": encoded(image.resize((width // 2, height // 2), Image.Resampling.LANCZOS)),
+        "enlarged": encoded(image.resize((3 * width, 3 * height), Image.Resampling.BICUBIC), "WEBP"),
+        "brighter": encoded(ImageEnhance.Brightness(image).enhance(1.08)),
+        "one level brighter": encoded(image.point(lambda value: min(255, value + 1))),
+    }
 
 
 def pets(*, root: str = "", each: int = 3) -> dict[str, bytes]:

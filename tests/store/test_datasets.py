@@ -80,7 +80,7 @@ class TestAdd:
         files = {"a/x.png": picture(1, kind="JPEG"), "b/y.exe": picture(2, kind="WEBP"), "b/z": picture(3, kind="GIF")}
         datasets.add("pets", make_zip(upload, files))
         folder = tmp_path / "datasets" / "pets"
-        assert sorted(path.name for path in folder.iterdir()) == ["images", "index.jsonl", "report.json"]
+        assert sorted(path.name for path in folder.iterdir()) == ["images", "index.jsonl", "report.json", "thumbnails"]
         assert sorted(path.name for path in (folder / "images").iterdir()) == [
             "000001.jpg",
             "000002.webp",
@@ -226,7 +226,7 @@ class TestReport:
     def test_a_class_with_too_few_images_earns_a_warning(self, datasets: Datasets, upload: Path) -> None:
         """The dataset is kept: another one may be made of it, but training will refuse."""
         report = datasets.add("pets", make_zip(upload, pets() | {"fish/1.png": picture(99)}))
-        assert any("Fewer than 3 images in 'fish'" in warning for warning in report.warnings)
+        assert any("Fewer than 2 images in 'fish'" in warning for warning in report.warnings)
 
     def test_a_class_that_lost_all_its_images_earns_a_warning(self, datasets: Datasets, upload: Path) -> None:
         """Its folder would otherwise vanish without a word."""

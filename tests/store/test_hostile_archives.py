@@ -322,6 +322,15 @@ class TestDamage:
         assert (report.images, report.rejected_files) == (5, 1)
         assert "damaged in the archive: Bad CRC-32" in report.rejected[0].reason
 
+    def test_a_file_that_begins_before_its_zip_does_is_rejected(self, upload: Path) -> None:
+        """A directory that is said to lie a byte too far moves every file a byte towards the front."""
+        data = bytearray(make_zip(upload, pets(), method=zipfile.ZIP_STORED).read_bytes())
+        end = data.rindex(b"PK\x05\x06")
+        data[end + 16] += 1
+        upload.write_bytes(data)
+        with pytest.raises(InvalidDataset, match="lies outside of it"):
+            add(upload)
+
     @pytest.mark.parametrize(
         ("data", "message"),
         [

@@ -24,7 +24,7 @@ from app.errors import (
     VersionRefused,
 )
 from app.store.registry import Registry
-from tests.store.versions import add_version, fill, manifest
+from tests.store.versions import add_version, decision, fill, manifest
 
 
 @pytest.fixture
@@ -217,6 +217,33 @@ class TestPromotions:
         first = registry.promote("cats", 2, by="ann")
         assert registry.promote("cats", 2, by="bob") == first
         assert registry.promotions("cats") == [first]
+
+    def test_the_log_keeps_the_numbers_of_a_decision(self, registry: Registry) -> None:
+        """The comparison that a promotion rests on stands in its entry, and is read again as it was."""
+        for _ in range(2):
+            add_version(registry)
+        registry.promote("cats", 1, by="ann")
+        registry.promote("cats", 2, by="a job", decision=decision(2, 1))
+        assert [entry.decision for entry in registry.promotions("cats")] == [None, decision(2, 1)]
+
+    def test_a_promotion_without_a_decision_can_be_read_by_earlier_releases(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        """They refuse fields that they do not know, and follow the same log."""
+        add_version(registry)
+        registry.promote("cats", 1, by="ann")
+        entry = json.loads((tmp_path / "store" / "cats" / "promotions" / "00000001.json").read_text())
+        assert entry.keys() == {"sequence", "version", "at", "by", "reason", "action"}
+
+    def test_a_decision_against_another_version_promotes_nothing(self, registry: Registry) -> None:
+        """When somebody else promoted while two versions were compared, the comparison says nothing any more."""
+        for _ in range(3):
+            add_version(registry)
+        registry.promote("cats", 1, by="ann")
+        registry.promote("cats", 3, by="bob")
+        with pytest.raises(Conflict, match="compared with version 1, which is no longer production"):
+            registry.promote("cats", 2, by="a job", decision=decision(2, 1))
+        assert [entry.version for entry in registry.promotions("cats")] == [1, 3]
 
     def test_only_what_exists_can_be_promoted(self, registry: Registry) -> None:
         """An unknown model or version, or one without a readable manifest, is refused."""

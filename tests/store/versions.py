@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.preprocessing import Preprocessing
-from app.store.manifest import Golden, Manifest, TensorSpec
+from app.store.manifest import Golden, Manifest, PromotionDecision, TensorSpec
 from app.store.registry import Registry
 
 
@@ -34,3 +34,27 @@ def add_version(registry: Registry, model: str = "cats", *, created_by: str = "t
     with registry.staging() as staged:
         fill(staged, created_by)
         return registry.register(staged, manifest(model, created_by=created_by))
+
+
+def decision(candidate: int, production: int) -> PromotionDecision:
+    """A comparison that speaks for the candidate."""
+    return PromotionDecision(
+        verdict="better",
+        candidate=candidate,
+        production=production,
+        images=1000,
+        left_out=20,
+        right_both=900,
+        right_candidate_only=41,
+        right_production_only=18,
+        p_value=0.0037,
+        difference=2.3,
+        low=0.98,
+        high=3.69,
+        confidence=0.95,
+        margin=1.0,
+        class_bound=5.0,
+        worst_class="dog",
+        worst_class_difference=-0.5,
+        worst_class_images=480,
+    )

@@ -10,7 +10,7 @@ import pytest
 from app.errors import TrainingFailed
 from app.jobs.spec import PreprocessingSpec
 from app.preprocessing import Preprocessing
-from app.training.dataset import choose_preprocessing, decode
+from app.training.dataset import choose_preprocessing, decoded_parts
 from app.training.reporter import Reporter
 from app.training.sources import Source
 
@@ -59,4 +59,4 @@ def test_an_image_that_cannot_be_decoded_is_named(submit: Any) -> None:
     """When a file went bad since it was uploaded, the job's reason says which."""
     reporter = Reporter(submit(dataset="digits"), attempt=1)
     with pytest.raises(TrainingFailed, match=r"0: .*supported"):
-        decode(_source([(28, 28)]), Preprocessing(height=8, width=8), reporter, threads=1, max_pixels=100)
+        list(decoded_parts(_source([(28, 28)]), Preprocessing(height=8, width=8), reporter, threads=1, max_pixels=100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,24 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from app.jobs.folder import JobFolder
-from app.jobs.spec import TrainingSpec
+from app.jobs.spec import Augmentation, SimpleCNN, TrainingSpec
 from app.openvino_import import import_openvino
-from app.store.manifest import EVALUATION, GOLDEN, LITERT, PrecisionCheck
+from app.store.manifest import EVALUATION, GOLDEN, LITERT, TRAINED_ON, PrecisionCheck
 from app.store.registry import Registry
 from app.training import precision
-from app.training.architectures import predict
+from app.training.answers import cross_entropy
+from app.training.architectures import build, choose_normalization, finish, predict
+from app.training.calibration import calibrate, probabilities
+from app.training.checkpoint import Epoch
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation, evaluate
-from app.training.export import find_version, register
+from app.training.export import find_version, register, resolved
 from app.training.figures import draw_confusion_matrix
 from app.training.fit import Fitted, fit
+from app.training.membership import among, read_trained_on
 from app.training.precision import check_bf16, compare
-from app.training.promote import promote
-from app.training.report import write_evaluation
+from app.training.promote import Outcome, promote
+from app.training.report import Run, write_evaluation
 from app.training.reporter import Cancelled, Reporter
 from tests.training.conftest import prepared_job
 
@@ -49,12 +54,35 @@ class Exported:
 def _export(registry: Registry, workspace: Path, **fields: Any) -> Exported:
     """Train and register a tiny version."""
     spec, data, reporter, job = prepared_job(workspace, **fields)
-    fitted = fit(spec, data, job.path / "checkpoint", reporter)
-    evaluation = evaluate(fitted.model, data, reporter)
+    return _register(registry, spec, data, fit(spec, data, job.path / "checkpoint", reporter), reporter, job)
+
+
+def _export_untrained(registry: Registry, workspace: Path, **fields: Any) -> Exported:
+    """Register a tiny version that learned nothing, which is sooner done."""
+    spec, data, reporter, job = prepared_job(workspace, **fields)
+    return _register(registry, spec, data, _untrained(spec, data), reporter, job)
+
+
+def _untrained(spec: TrainingSpec, data: TrainingData) -> Fitted:
+    architecture = SimpleCNN(filters=(4,), dense_units=0)
+    scale = choose_normalization("0..1", data.images)
+    network = build(architecture, data.preprocessing, scale, len(data.labels), seed=0)
+    epoch = Epoch(1, loss=1.0, accuracy=0.3, val_loss=1.0, val_accuracy=0.3, learning_rate=0.1, seconds=1.0)
+    model = finish(network, mirrored=spec.mirror_average)
+    return Fitted(model, network, architecture, Augmentation(), [epoch], best_epoch=1)
+
+
+def _register(
+    registry: Registry, spec: TrainingSpec, data: TrainingData, fitted: Fitted, reporter: Reporter, job: JobFolder
+) -> Exported:
+    calibrated = calibrate(spec, fitted, data, reporter)
+    fitted = calibrated.fitted
+    evaluation = evaluate(calibrated, data, reporter)
     bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, 1)
+    precisions = {"bf16": bf16} if bf16 else {}
     with registry.staging() as staged:
-        write_evaluation(staged, evaluation, fitted, data)
-        version = register(registry, staged, job.id, spec, data, fitted, evaluation, bf16)
+        write_evaluation(staged, Run(job.id, resolved(spec, fitted), data, fitted, evaluation, precisions))
+        version = register(registry, staged, job.id, spec, data, fitted, evaluation, precisions)
     return Exported(registry, version, spec, data, fitted, evaluation, job)
 
 
@@ -62,7 +90,7 @@ def _export(registry: Registry, workspace: Path, **fields: Any) -> Exported:
 def good(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A version that learned something."""
     folder = tmp_path_factory.mktemp("good")
-    return _export(Registry(folder / "store"), folder / "workspace", epochs=3)
+    return _export(Registry(folder / "store"), folder / "workspace", epochs=12)
 
 
 def test_a_version_is_complete_and_answers_as_the_network_does(good: Exported) -> None:
@@ -181,7 +209,12 @@ def test_the_report_agrees_with_itself(good: Exported) -> None:
 def test_the_pictures_are_drawn_with_titles_and_labels(good: Exported) -> None:
     """curves.svg and confusion_matrix.svg are SVG with their text as text."""
     folder = good.registry.folder("shapes", good.version) / EVALUATION
-    for name, words in {"curves.svg": {"Loss", "Accuracy", "Epoch"}, "confusion_matrix.svg": {"vertical"}}.items():
+    expected = {
+        "curves.svg": {"Loss", "Accuracy", "Epoch"},
+        "confusion_matrix.svg": {"vertical"},
+        "reliability.svg": {"Highest probability", "Calibrated"},
+    }
+    for name, words in expected.items():
         texts = {"".join(text.itertext()).strip() for text in ElementTree.parse(folder / name).iter(f"{SVG}text")}
         assert words <= texts
 
@@ -196,30 +229,121 @@ def test_labels_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert not list(root.iter(f"{SVG}script"))
 
 
+def test_accuracy_calibration_and_threshold_are_stored_with_the_version(good: Exported) -> None:
+    """The manifest has the interval around the accuracy, the temperature, and the threshold of `unknown`."""
+    manifest, evaluation = good.registry.manifest("shapes", good.version), good.evaluation
+    metrics = manifest.metrics
+    assert metrics["accuracy_low"] < metrics["accuracy"] <= metrics["accuracy_high"]
+    assert manifest.calibration == evaluation.calibration
+    assert manifest.unknown == evaluation.unknown
+    highest = evaluation.probabilities.max(axis=1)
+    assert manifest.unknown is not None
+    assert manifest.unknown.coverage == (highest >= manifest.unknown.threshold).mean()
+
+
+def test_the_temperature_is_inside_of_the_exported_graph(good: Exported) -> None:
+    """What the SavedModel answers is the softmax of the logits divided by the stored temperature."""
+    manifest = good.registry.manifest("shapes", good.version)
+    assert manifest.calibration is not None
+    assert manifest.calibration.temperature != 1
+    images = good.data.images[good.data.test]
+    logits = predict(good.fitted.network, images)
+    served = tf.saved_model.load(str(good.registry.folder("shapes", good.version))).signatures["serving_default"]
+    answers = served(image=tf.constant(images))["probabilities"].numpy()
+    np.testing.assert_allclose(answers, probabilities(logits[None], manifest.calibration.temperature), atol=1e-5)
+
+
+def test_a_mirrored_network_is_calibrated_too(tmp_path: Path) -> None:
+    """The mean over an image and its mirror image is what the temperature is fitted to, and what is exported."""
+    spec, data, reporter, _ = prepared_job(tmp_path, mirror_average=True)
+    fitted = _untrained(spec, data)
+    calibrated = calibrate(spec, fitted, data, reporter)
+    images = data.images[data.validation]
+    views = np.stack([predict(fitted.network, images), predict(fitted.network, images[:, :, ::-1])])
+    expected = probabilities(views, calibrated.temperature)
+    np.testing.assert_allclose(predict(calibrated.fitted.model, images), expected, atol=1e-5)
+    assert calibrated.loss <= calibrated.loss_before
+    assert calibrated.loss == pytest.approx(cross_entropy(expected, data.targets[data.validation]), abs=1e-6)
+
+
+def test_a_version_knows_which_images_it_learned_from(good: Exported) -> None:
+    """All that it was trained on, nothing that it was tested on: so it can be asked about what is new to it."""
+    learned = read_trained_on(good.registry.folder("shapes", good.version))
+    assert learned is not None
+    contents = np.array(good.data.source.contents)
+    assert among(contents[good.data.train].tolist(), learned).all()
+    assert not among(contents[good.data.test].tolist(), learned).any()
+
+
 def test_the_promotion_policy_is_obeyed(good: Exported, tmp_path: Path) -> None:
     """manual leaves the log alone; if_better promotes the first, and afterwards only what is not worse."""
     registry, version = good.registry, good.version
 
-    def decide(policy: str, number: int) -> tuple[bool, str]:
+    def decide(policy: str, number: int) -> Outcome:
         spec = good.spec.model_copy(update={"promotion": policy})
         return promote(registry, spec, number, good.data, "job", max_pixels=10_000)
 
-    assert decide("manual", version)[0] is False
+    assert not decide("manual", version).promoted
     assert registry.production("shapes") is None
-    promoted, reason = decide("if_better", version)
-    assert promoted
-    assert "no production version to beat" in reason
-    accuracy = registry.manifest("shapes", version).metrics["accuracy"]
+    first = decide("if_better", version)
+    assert first.promoted
+    assert "no production version to beat" in first.reason
 
     worse = _export(registry, tmp_path, epochs=1, learning_rate=1e-6)
-    assert worse.evaluation.accuracy < accuracy
-    promoted, reason = decide("if_better", worse.version)
-    assert not promoted
-    assert f"accuracy {worse.evaluation.accuracy:.4f} against" in reason
-    assert decide("always", worse.version)[0]
+    refused = decide("if_better", worse.version)
+    assert not refused.promoted
+    assert refused.decision is not None
+    assert refused.decision.verdict in ("worse", "class_lost")
+    assert refused.decision.candidate_accuracy == pytest.approx(worse.evaluation.accuracy)
+    assert refused.decision.production_accuracy == pytest.approx(good.evaluation.accuracy)
+    assert f"{worse.evaluation.accuracy:.2%} against {good.evaluation.accuracy:.2%}" in refused.reason
+
+    assert decide("always", worse.version).promoted
     production = registry.production("shapes")
     assert production is not None
-    assert production.version == worse.version
-    promoted, reason = decide("if_better", version)
-    assert promoted
-    assert f"accuracy {accuracy:.4f} against" in reason
+    assert (production.version, production.decision) == (worse.version, None)
+    better = decide("if_better", version)
+    assert better.promoted
+    logged = registry.production("shapes")
+    assert logged is not None
+    assert logged.decision == better.decision
+    assert better.decision is not None
+    assert (better.decision.verdict, better.decision.candidate, better.decision.production) == (
+        "better",
+        version,
+        worse.version,
+    )
+    # Told once more, as by a job that died in the middle: the log stays as it is.
+    assert decide("if_better", version).decision == better.decision
+    assert registry.production("shapes") == logged
+
+
+def test_a_version_is_not_asked_about_images_that_it_was_trained_on(good: Exported, tmp_path: Path) -> None:
+    """With other splits the test images are others, most of which production knows: those are left out."""
+    registry = Registry(tmp_path / "store")
+    noisy = {"images": 90, "noise": 0.1}
+    old = _export_untrained(registry, tmp_path / "old", shapes=noisy)
+    new = _export_untrained(registry, tmp_path / "new", shapes=noisy, splits={"test": 0.45})
+    registry.promote("shapes", old.version, by="test")
+    spec = new.spec.model_copy(update={"promotion": "if_better"})
+
+    def decide() -> Outcome:
+        return promote(registry, spec, new.version, new.data, "job", max_pixels=10_000)
+
+    known = set(np.array(old.data.source.contents)[old.data.train])
+    strange = [position for position in new.data.test.tolist() if new.data.source.contents[position] not in known]
+    outcome = decide()
+    assert outcome.decision is not None
+    assert outcome.decision.images == len(strange)
+    assert outcome.decision.left_out == len(new.data.test) - len(strange) > 0
+
+    # A version of an earlier release does not say what it was trained on: that is no fair comparison.
+    manifest = registry.manifest("shapes", old.version)
+    with registry.staging() as staged:
+        shutil.copytree(registry.folder("shapes", old.version), staged, dirs_exist_ok=True)
+        (staged / TRAINED_ON).unlink()
+        silent = registry.register(staged, manifest)
+    registry.promote("shapes", silent, by="test")
+    outcome = decide()
+    assert not outcome.promoted
+    assert "does not say which images it was trained on" in outcome.reason

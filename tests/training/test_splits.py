@@ -8,10 +8,15 @@ import pytest
 from app.errors import TrainingFailed
 from app.jobs.spec import Splits
 from app.training.sources import Source
-from app.training.splits import split
+from app.training.splits import Split, split
 
 
-def _source(counts: dict[str, int], contents: list[str] | None = None, given: list[str | None] | None = None) -> Source:
+def _source(
+    counts: dict[str, int],
+    contents: list[str] | None = None,
+    given: list[str | None] | None = None,
+    groups: list[int | None] | None = None,
+) -> Source:
     total = sum(counts.values())
     return Source(
         name="some",
@@ -24,7 +29,17 @@ def _source(counts: dict[str, int], contents: list[str] | None = None, given: li
         sizes=[(28, 28)] * total,
         grayscale=False,
         fingerprint="",
+        groups=groups,
     )
+
+
+def _sides(sides: Split) -> list[set[int]]:
+    return [set(side.tolist()) for side in (sides.train, sides.validation, sides.test)]
+
+
+def _together(sides: Split, positions: set[int]) -> bool:
+    """Whether all of these positions are on one side."""
+    return any(positions <= side for side in _sides(sides))
 
 
 def test_splits_are_stratified_disjoint_and_complete() -> None:
@@ -71,10 +86,28 @@ def test_a_class_of_three_still_trains_validates_and_tests() -> None:
         assert (source.targets[side] == 0).sum() == 1
 
 
+def test_a_class_of_two_trains_and_tests() -> None:
+    """Two images are enough: one to train and one to test on. Validation does without the class, and says so."""
+    source = _source({"rare": 2, "common": 30})
+    for seed in range(10):
+        sides = split(source, Splits(), seed=seed)
+        assert [(source.targets[side] == 0).sum() for side in (sides.train, sides.validation, sides.test)] == [1, 0, 1]
+        assert sides.remarks == ("No image of 'rare' is left to validate on.",)
+
+
+def test_where_all_classes_have_two_images_those_that_train_validate_too() -> None:
+    """Something has to be validated on; the log says that it means little."""
+    sides = split(_source({"a": 2, "b": 2}), Splits(), seed=0)
+    assert sides.train.tolist() == sides.validation.tolist()
+    assert len(sides.train) == len(sides.test) == 2
+    assert not set(sides.train.tolist()) & set(sides.test.tolist())
+    assert "those that train validate too" in sides.remarks[0]
+
+
 def test_a_class_that_is_too_small_is_named() -> None:
-    """With two images in a class the job fails, and says which class and what to do."""
-    with pytest.raises(TrainingFailed, match=r"Class 'rare' has 2 usable images; at least 3 .* Add images"):
-        split(_source({"rare": 2, "common": 3}), Splits(), seed=0)
+    """With one image in a class the job fails, and says which class and what to do."""
+    with pytest.raises(TrainingFailed, match=r"Class 'rare' has 1 usable image; at least 2 .* Add images"):
+        split(_source({"rare": 1, "common": 3}), Splits(), seed=0)
 
 
 def test_a_class_of_copies_is_named() -> None:
@@ -88,3 +121,107 @@ def test_a_class_missing_in_the_own_test_folder_is_named() -> None:
     given: list[str | None] = ["test" if 10 <= number < 14 else "train" for number in range(20)]
     with pytest.raises(TrainingFailed, match="Class 'a' has no image left for the test split"):
         split(_source({"a": 10, "b": 10}, given=given), Splits(), seed=0)
+
+
+class TestLookAlikes:
+    def test_they_stay_on_one_side_with_every_seed(self) -> None:
+        """What looks the same is never trained on and tested on, within a class and across classes."""
+        groups: list[int | None] = [None] * 120
+        planted = [{0, 1}, {10, 20, 30}, {5, 65}, {70, 119}, {40, 41, 42, 43, 100}]
+        for number, positions in enumerate(planted):
+            for position in positions:
+                groups[position] = number
+        source = _source({"a": 60, "b": 60}, groups=groups)
+        for seed in range(20):
+            sides = split(source, Splits(), seed=seed)
+            assert all(_together(sides, positions) for positions in planted), seed
+            assert sorted(np.concatenate([sides.train, sides.validation, sides.test])) == list(range(120))
+            assert sides.remarks == ()
+
+    def test_they_count_as_different_where_the_spec_says_so(self) -> None:
+        """`near_duplicates: ignore` shares out as if nobody had looked."""
+        groups: list[int | None] = [number // 2 for number in range(120)]
+        source, plain = _source({"a": 60, "b": 60}, groups=groups), _source({"a": 60, "b": 60})
+        sides, expected = (split(one, Splits(), 0, look_alikes=False) for one in (source, plain))
+        assert _sides(sides) == _sides(expected)
+        assert _sides(split(source, Splits(), 0)) != _sides(expected)
+
+    def test_those_across_own_folders_are_all_tested_on(self) -> None:
+        """A training image that looks like one of the dataset's own test folder leaves the training split."""
+        given: list[str | None] = [
+            "test" if n % 10 < 2 else "validation" if n % 10 == 2 else "train" for n in range(100)
+        ]
+        groups: list[int | None] = [None] * 100
+        for number, positions in enumerate([(0, 5), (2, 6, 7), (11, 12)]):
+            for position in positions:
+                groups[position] = number
+        sides = split(_source({"a": 50, "b": 50}, given=given, groups=groups), Splits(), seed=0)
+        train, validation, test = _sides(sides)
+        assert {0, 5, 11, 12} <= test
+        assert {2, 6, 7} <= validation
+        assert (len(train), len(validation), len(test)) == (67, 11, 22)
+        assert sides.remarks == (
+            "4 images were moved to the split that has their copies, or images that look the same.",
+        )
+
+    def test_copies_of_a_file_across_own_folders_are_moved_too(self) -> None:
+        """Whether or not anybody looked for look-alikes."""
+        given: list[str | None] = ["test" if n % 10 < 2 else "train" for n in range(100)]
+        contents = [str(number) for number in range(100)]
+        contents[5] = contents[0]
+        for look_alikes in (True, False):
+            source = _source({"a": 50, "b": 50}, contents, given)
+            assert {0, 5} <= _sides(split(source, Splits(), 0, look_alikes=look_alikes))[2]
+
+    def test_a_training_folder_is_not_emptied_for_look_alikes(self) -> None:
+        """Where much of a class looks like what is in the test folder, that is how it looks; copies still move."""
+        given: list[str | None] = ["test" if n % 10 < 2 else "train" for n in range(100)]
+        groups: list[int | None] = [n // 10 if n < 50 and n % 10 < 5 else None for n in range(100)]
+        contents = [str(number) for number in range(100)]
+        contents[7] = contents[0]
+        sides = split(_source({"a": 50, "b": 50}, contents, given, groups), Splits(), seed=0)
+        assert _sides(sides)[2] == {7, *(n for n in range(100) if n % 10 < 2)}
+        assert len(sides.remarks) == 2
+
+    def test_contradictions_train_rather_than_test(self) -> None:
+        """A picture under two labels says nothing about how good a model is."""
+        groups: list[int | None] = [None] * 100
+        for number in range(20):
+            groups[number] = groups[50 + number] = number
+        source = _source({"a": 50, "b": 50}, groups=groups)
+        for seed in range(10):
+            train, _, _ = _sides(split(source, Splits(), seed))
+            assert {number for number, group in enumerate(groups) if group is not None} <= train
+
+    def test_a_class_that_looks_the_same_all_over_is_shared_out_all_the_same(self) -> None:
+        """Where look-alikes are much of a class they are no copies: they are not kept together, and the log says so."""
+        groups: list[int | None] = [7 if number < 40 else None for number in range(120)]
+        sides = split(_source({"a": 60, "b": 60}, groups=groups), Splits(), seed=0)
+        assert not _together(sides, set(range(40)))
+        assert len(sides.test) == 18
+        assert sides.remarks == (
+            "Too many images of 'a' look alike to be kept on one side: only copies of one file are.",
+        )
+
+    def test_a_small_class_of_look_alikes_can_be_tested(self) -> None:
+        """Better a test image that looks like a training one than a class that cannot be tested."""
+        source = _source({"a": 4, "b": 40}, groups=[1] * 4 + [None] * 40)
+        sides = split(source, Splits(), seed=0)
+        assert [(source.targets[side] == 0).sum() for side in (sides.train, sides.validation, sides.test)] == [2, 1, 1]
+        assert "of 'a' look alike" in sides.remarks[0]
+
+    def test_a_large_group_does_not_fill_the_test_split(self) -> None:
+        """A film of fifteen frames among sixty images trains; the test split has the size that was asked for."""
+        groups: list[int | None] = [1 if number < 15 else None for number in range(120)]
+        source = _source({"a": 60, "b": 60}, groups=groups)
+        for seed in range(10):
+            sides = split(source, Splits(), seed)
+            assert set(range(15)) <= _sides(sides)[0]
+            assert np.bincount(source.targets[sides.test]).tolist() == [9, 9]
+
+    def test_a_class_of_copies_of_another_class_is_named(self) -> None:
+        """When a class's every file is also in the test folder, nothing is left to train on."""
+        given: list[str | None] = ["test" if n // 10 % 2 else "train" for n in range(40)]
+        contents = [*map(str, range(10)), *map(str, range(10)), *map(str, range(20, 40))]
+        with pytest.raises(TrainingFailed, match="Class 'a' has no image left for the train split"):
+            split(_source({"a": 20, "b": 20}, contents, given), Splits(), seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import struct
 import zipfile
@@ -59,6 +60,11 @@ class ZipEntry:
             data = self._content.read(size)
         except _ERRORS as error:
             raise DamagedEntry(f"It is damaged in the archive: {error or type(error).__name__}.") from error
+        except OSError as error:
+            # Not the disk's fault: the directory says that the file begins before the archive does.
+            if error.errno == errno.EINVAL:
+                raise DamagedEntry("It is damaged in the archive: it lies outside of it.") from error
+            raise
         self._budget.spend(len(data))
         return data
 

@@ -1,0 +1,263 @@
+"""Drawings of a report's page as inline SVG: sharp on paper and small on a telephone, without a script."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_INK, _GREY, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
+_BLUE, _ORANGE = "#1d4ed8", "#c2410c"
+
+# A line through more points than this looks the same.
+_MOST_POINTS = 400
+
+# Beyond so many classes a matrix has no room for numbers, and becomes a picture.
+MOST_CELLS = 30
+
+_LONGEST_LABEL = 16
+
+
+def curve(name: str, training: list[float], validation: list[float], chosen: int, *, percent: bool) -> str:
+    """A figure over the epochs, from 1, on training and validation data, with the chosen epoch marked."""
+    width, height, left, right, top, bottom = 520, 300, 52, 16, 34, 42
+    ticks = _ticks(min([*training, *validation]), max([*training, *validation]), percent=percent)
+    low, high = ticks[0], ticks[-1]
+    epochs = len(training)
+
+    def x(epoch: float) -> float:
+        share = (epoch - 1) / (epochs - 1) if epochs > 1 else 0.5
+        return left + share * (width - left - right)
+
+    def y(value: float) -> float:
+        return height - bottom - (value - low) / (high - low) * (height - top - bottom)
+
+    def shown(value: float) -> str:
+        return f"{100 * value:g}%" if percent else f"{value:g}"
+
+    parts = [_grid(left, width - right, [(y(tick), shown(tick)) for tick in ticks])]
+    # Not so near to the first and the last that they would run into each other.
+    room = 0.06 * (epochs - 1)
+    marks = sorted({1, epochs, *(round(tick) for tick in _ticks(1, epochs) if 1 + room < tick < epochs - room)})
+    parts += [_text(x(epoch), height - bottom + 18, str(epoch), anchor="middle") for epoch in marks]
+    parts.append(_text((left + width - right) / 2, height - 8, "Epoch", anchor="middle"))
+    parts.append(
+        f'<line x1="{x(chosen):.1f}" x2="{x(chosen):.1f}" y1="{top}" y2="{height - bottom}" stroke="{_INK}" '
+        'stroke-dasharray="4 3"/>'
+    )
+    for values, color in ((training, _BLUE), (validation, _ORANGE)):
+        points = _thinned([(x(epoch), y(value)) for epoch, value in enumerate(values, 1)])
+        parts.append(_line(points, color))
+        if epochs < 3:
+            parts += [_dot(*point, 3, color) for point in points]
+    parts.append(_dot(x(chosen), y(validation[chosen - 1]), 5, _ORANGE))
+    value = f"{validation[chosen - 1]:.2%}" if percent else f"{validation[chosen - 1]:.4f}"
+    legend = [("Training", _BLUE), ("Validation", _ORANGE)]
+    parts.append(_legend(left, 14, legend))
+    parts.append(_text(width - right, 18, f"chosen: epoch {chosen}, {value}", anchor="end", color=_INK))
+    return _svg(width, height, f"{name} over {epochs} epochs, {value} on validation at the chosen one", parts)
+
+
+def reliability(bins: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
+    """Accuracy over confidence, before and after calibration, and beneath how many images each confidence has."""
+    width, height, left, right, top, bottom = 520, 400, 52, 16, 34, 116
+    strip = 46
+
+    def x(share: float) -> float:
+        return left + share * (width - left - right)
+
+    def y(share: float) -> float:
+        return height - bottom - share * (height - top - bottom)
+
+    marks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    parts = [_grid(left, width - right, [(y(mark), f"{mark:.0%}") for mark in marks])]
+    parts.append(
+        f'<line x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(1):.1f}" y2="{y(1):.1f}" stroke="{_GREY}" '
+        'stroke-dasharray="5 4"/>'
+    )
+    images = sum(bin_["images"] for bin_ in bins)
+    for diagram, color in ((before, _ORANGE), (bins, _BLUE)):
+        points = [(x(bin_["confidence"]), y(bin_["accuracy"])) for bin_ in diagram]
+        if diagram is bins:
+            parts += [
+                f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{y(bin_["interval"][0]):.1f}" '
+                f'y2="{y(bin_["interval"][1]):.1f}" stroke="{color}" stroke-opacity="0.3" stroke-width="3"/>'
+                for (across, _), bin_ in zip(points, diagram, strict=True)
+            ]
+        parts.append(_line(points, color))
+        parts += [
+            _dot(*point, 2.5 + 7 * math.sqrt(bin_["images"] / images), color, f"{_of(bin_)}")
+            for point, bin_ in zip(points, diagram, strict=True)
+        ]
+    base = height - 40
+    most = max(bin_["images"] for bin_ in bins)
+    for bin_ in bins:
+        tall, start, end = strip * bin_["images"] / most, x(bin_["low"]), x(bin_["high"])
+        parts.append(
+            f'<rect x="{start + 1:.1f}" y="{base - tall:.1f}" width="{end - start - 2:.1f}" '
+            f'height="{tall:.1f}" fill="{_BLUE}" fill-opacity="0.35"><title>{_of(bin_)}</title></rect>'
+        )
+    parts.append(f'<line x1="{left}" x2="{width - right}" y1="{base}" y2="{base}" stroke="{_GREY}"/>')
+    parts += [_text(x(mark), base + 16, f"{mark:.0%}", anchor="middle") for mark in marks[:-1]]
+    parts.append(_text(x(1), base + 16, "100%", anchor="end"))
+    parts.append(_text((left + width - right) / 2, height - 6, "Highest probability", anchor="middle"))
+    parts.append(_text(left - 8, base - strip + 10, "images", anchor="end"))
+    parts.append(_legend(left, 14, [("Calibrated", _BLUE), ("Before", _ORANGE)]))
+    parts.append(_text(width - right, 18, "share that is right; bars: 95% intervals", anchor="end"))
+    return _svg(width, height, "Share of right answers over the highest probability", parts)
+
+
+def interval(value: float, ends: list[float], *, low: float, width: int = 120, height: int = 14) -> str:
+    """A share with its interval, as a dot on a bar, on a scale from `low` to 1."""
+
+    def x(share: float) -> float:
+        return 4 + (max(share, low) - low) / (1 - low) * (width - 8)
+
+    middle = height / 2
+    parts = [
+        f'<line x1="4" x2="{width - 4}" y1="{middle}" y2="{middle}" stroke="{_GRID}" stroke-width="2"/>',
+        f'<line x1="{x(ends[0]):.1f}" x2="{x(ends[1]):.1f}" y1="{middle}" y2="{middle}" stroke="{_BLUE}" '
+        f'stroke-width="{height * 0.36:.1f}" stroke-opacity="0.35"/>',
+        _dot(x(value), middle, height * 0.28, _BLUE),
+    ]
+    return _svg(width, height, f"{value:.1%}, between {ends[0]:.1%} and {ends[1]:.1%}", parts, css="bar")
+
+
+def matrix(counts: list[list[int]], labels: list[str]) -> str:
+    """Counts of true classes (rows) against answers (columns): right ones blue, mistakes orange."""
+    if len(labels) > MOST_CELLS:
+        return _matrix_picture(counts)
+    count = len(labels)
+    cell = 40 if count <= 12 else 30
+    names = [label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…" for label in labels]
+    longest = max(map(len, names))
+    left, top = 44 + round(7.2 * longest), 34 + round(5.2 * longest)
+    width, height = left + count * cell + 8 + round(3 * longest), top + count * cell + 8
+    parts = [
+        _text(left, 12, "answered as →", color=_GREY),
+        f'<text transform="translate(12 {top + 4}) rotate(90)" fill="{_GREY}">true class →</text>',
+    ]
+    for number, name in enumerate(names):
+        across, down = left + (number + 0.5) * cell, top + (number + 0.5) * cell
+        parts.append(_text(left - 8, down + 4, name, anchor="end", color=_INK))
+        parts.append(
+            f'<text transform="translate({across:.0f} {top - 8}) rotate(-45)" fill="{_INK}">{escape(name)}</text>'
+        )
+    for row, values in enumerate(counts):
+        total = max(1, sum(values))
+        for column, images in enumerate(values):
+            fill, ink = _shade(images / total, right=row == column)
+            across, down = left + column * cell, top + row * cell
+            title = f"{labels[row]} answered as {labels[column]}: {images:,} of {total:,} ({images / total:.1%})"
+            parts.append(
+                f'<rect x="{across}" y="{down}" width="{cell - 1}" height="{cell - 1}" fill="{fill}">'
+                f"<title>{escape(title)}</title></rect>"
+            )
+            if images:
+                size = 12 if images < 1000 else 10
+                parts.append(
+                    f'<text x="{across + (cell - 1) / 2}" y="{down + cell / 2 + 4}" text-anchor="middle" '
+                    f'font-size="{size}" fill="{ink}">{images}</text>'
+                )
+    drawn = _svg(width, height, "Confusion matrix", parts, css="matrix")
+    # Cells keep a size that can be read; what is wider than the page is scrolled.
+    return drawn.replace("<svg ", f'<svg style="min-width:{round(width * 0.72)}px;max-width:{width}px" ', 1)
+
+
+def _matrix_picture(counts: list[list[int]]) -> str:
+    """The matrix as a picture with a pixel a cell: with many classes most cells are empty."""
+    values = np.array(counts, np.float64)
+    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    pixels = np.full((*shares.shape, 3), 255, np.uint8)
+    for row, column in np.argwhere(values > 0):
+        fill, _ = _shade(float(shares[row, column]), right=bool(row == column))
+        pixels[row, column] = [int(fill[start : start + 2], 16) for start in (1, 3, 5)]
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "PNG", optimize=True)
+    return f'<img class="matrix pixels" alt="Confusion matrix, a pixel a cell" src="{png(written.getvalue())}">'
+
+
+def png(content: bytes) -> str:
+    """A PNG file as a data URL."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _shade(share: float, *, right: bool) -> tuple[str, str]:
+    """Colours of a cell and of its number. Mistakes are few: their scale is stretched so that they can be seen."""
+    if share == 0:
+        return "#f8fafc", _INK
+    strength = share if right else min(1.0, 0.12 + 0.88 * math.sqrt(share))
+    full = (29, 78, 216) if right else (194, 65, 12)
+    mixed = [round(255 + (channel - 255) * (0.08 + 0.87 * strength)) for channel in full]
+    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if strength > 0.55 else _INK
+
+
+def _ticks(low: float, high: float, *, percent: bool = False) -> list[float]:
+    """Round numbers, about five, that enclose both ends."""
+    spread = max(high - low, 0.02 if percent else 1e-6)
+    raw = spread / 4
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw - 1e-12)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if first == last:
+        first, last = (first - 1 if percent else first), last + 1
+    ticks = [round(number * step, 10) for number in range(first, last + 1)]
+    return [tick for tick in ticks if not percent or 0 <= tick <= 1]
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    step = math.ceil(len(points) / _MOST_POINTS)
+    return points if step == 1 else [*points[:-1:step], points[-1]]
+
+
+def _grid(left: float, right: float, lines: Iterable[tuple[float, str]]) -> str:
+    return "".join(
+        f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>'
+        + _text(left - 8, y + 4, label, anchor="end")
+        for y, label in lines
+    )
+
+
+def _legend(left: float, y: float, entries: list[tuple[str, str]]) -> str:
+    parts = []
+    for name, color in entries:
+        parts.append(
+            f'<line x1="{left}" x2="{left + 18}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="3"/>'
+            + _text(left + 24, y + 4, name, color=_INK)
+        )
+        left += 36 + 7 * len(name)
+    return "".join(parts)
+
+
+def _line(points: list[tuple[float, float]], color: str) -> str:
+    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{joined}" fill="none" stroke="{color}" stroke-width="2" stroke-linejoin="round"/>'
+
+
+def _dot(x: float, y: float, radius: float, color: str, title: str = "") -> str:
+    inside = f"<title>{escape(title)}</title>" if title else ""
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{color}" fill-opacity="0.85" stroke="#ffffff">'
+        f"{inside}</circle>"
+    )
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", color: str = _GREY) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}">{escape(text)}</text>'
+
+
+def _of(bin_: dict[str, Any]) -> str:
+    return f"{bin_['images']:,} images: {bin_['confidence']:.1%} sure, {bin_['accuracy']:.1%} right"
+
+
+def _svg(width: float, height: float, label: str, parts: Iterable[str], css: str = "chart") -> str:
+    return (
+        f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
