@@ -29,7 +29,7 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     data = prepare(spec, datasets, reporter, threads=threads, max_pixels=settings.max_pixels)
     version = find_version(registry, spec.model_name, job.id)
     if version is None:
-        fitted = fit(spec, data, job.path / "checkpoint", reporter)
+        fitted = fit(spec, data, job.path / "checkpoint", reporter, weights_folder=settings.workspace / "weights")
         reporter.phase("evaluate", _test_split(len(data.test)))
         evaluation = evaluate(fitted.model, data, reporter)
         bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, threads)

@@ -88,7 +88,12 @@ def test_a_version_is_complete_and_answers_as_the_network_does(good: Exported) -
         "test": len(data.test),
     }
     assert manifest.training_spec is not None
+    assert manifest.training_spec == fitted.recipe.model_dump(mode="json")
     assert manifest.training_spec["architecture"]["name"] == "simple_cnn"
+    assert manifest.training_spec["learning_rate"] == 0.001
+    assert manifest.normalization is not None
+    assert manifest.normalization.mean == pytest.approx((data.images[data.train].mean(),))
+    assert manifest.normalization.deviation == pytest.approx((data.images[data.train].std(),))
     assert len(manifest.golden.images) == 3
     assert (folder / GOLDEN / "expected.npz").exists()
     assert find_version(registry, "shapes", job.id) == version
