@@ -107,6 +107,7 @@ SPECS: dict[str, Any] = {
             "preprocessing": {"height": 64, "width": 64, "fit": "crop"},
             "architecture": {"name": "resnet_small", "filters": [64, 128, 192], "blocks": 1},
             "augmentation": {"horizontal_flip": True, "shift": 0.1, "brightness": 0.2},
+            "epochs": 30,
             "early_stopping": {"patience": 5},
         },
     },

@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 3
 
+# The spec has the same; it is not imported for `--help`.
+ARCHITECTURES = (
+    "simple_cnn",
+    "resnet_small",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_v2_b0",
+    "resnet50_v2",
+    "densenet121",
+    "convnext_tiny",
+)
+
 
 @click.command()
 @click.argument("dataset", required=False)
@@ -35,9 +48,9 @@ _MOST_NAMED = 3
     help="JSON file with any fields of a training spec (docs/training.md); the options here go before it.",
 )
 @click.option("--model", help="Model to add a version to.  [default: named as the dataset]")
-@click.option("--architecture", type=click.Choice(["simple_cnn", "resnet_small"]), help="Network.")
-@click.option("--epochs", type=int, help="Most passes over the training split.")
-@click.option("--batch-size", type=int, help="Images in a step.")
+@click.option("--architecture", type=click.Choice(ARCHITECTURES), help="Network.")
+@click.option("--epochs", type=int, help="Most passes over the training split.  [default: chosen from the data]")
+@click.option("--batch-size", type=int, help="Images in a step.  [default: chosen from the data]")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, help="Seed of all that is random.")
 @click.option(

@@ -34,7 +34,7 @@ class JobDocument(BaseModel):
     phase: str | None = Field(None, description="What the trainer is at: dataset, fit, evaluate, export, register …")
     message: str | None = Field(None, description="The trainer's last word on it.")
     epoch: int | None = Field(None, description="Epochs finished.")
-    epochs: int | None = Field(None, description="Epochs asked for; early stopping may end before.")
+    epochs: int | None = Field(None, description="Epochs asked for or chosen; early stopping may end before.")
     remaining_seconds: float | None = Field(None, description="Estimated time until the job is done.")
     history: list[Progress] = Field(default_factory=list, description="One entry an epoch, in order.")
     result: JobResult | None = Field(None, description="Model, version and metrics, once it succeeded.")

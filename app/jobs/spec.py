@@ -5,13 +5,17 @@ The API validates it, `spec.json` in the job's folder is it, and the trainer rea
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+from app.jobs.networks import Architecture
 from app.names import PATTERN
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
+
+OptimizerName = Literal["adam", "adamw", "sgd", "rmsprop"]
+ClassWeight = Annotated[float, Field(ge=0, le=1000)]
 
 
 class PreprocessingSpec(BaseModel):
@@ -36,48 +40,6 @@ class PreprocessingSpec(BaseModel):
     )
 
 
-class SimpleCNN(BaseModel):
-    """The classic: (convolution, pooling) a stage, then a dense layer and softmax."""
-
-    model_config = _STRICT
-
-    name: Literal["simple_cnn"] = Field("simple_cnn", description="The classic stack, for small and simple images.")
-    filters: tuple[int, ...] = Field(
-        (32, 64), min_length=1, max_length=8, description="Filters of each stage; as many stages as numbers (depth)."
-    )
-    kernel: int = Field(3, ge=1, le=11, description="Rows and columns of each convolution kernel.")
-    convolutions: int = Field(1, ge=1, le=4, description="Convolutions in a stage, before its pooling.")
-    pooling: Literal["max", "average"] = Field("max", description="What stands for each pooled square.")
-    pool_size: int = Field(2, ge=2, le=4, description="Rows and columns that pooling makes one.")
-    activation: Literal["relu", "leaky_relu", "elu"] = Field("relu", description="After each hidden layer.")
-    dense_units: int = Field(128, ge=0, le=4096, description="Units of the dense layer; 0: none.")
-    dropout: float = Field(0.25, ge=0, lt=1, description="Share of the dense layer's inputs dropped in training.")
-    batch_norm: bool = Field(True, description="Batch normalisation after each convolution.")
-
-    @model_validator(mode="after")
-    def _bounded(self) -> SimpleCNN:
-        _check_filters(self.filters)
-        return self
-
-
-class ResNetSmall(BaseModel):
-    """A residual network for small images: a stem, then stages of a pooled convolution and residual blocks."""
-
-    model_config = _STRICT
-
-    name: Literal["resnet_small"] = Field("resnet_small", description="A residual network, for small colour images.")
-    stem: int = Field(32, ge=4, le=512, description="Filters of the first convolution.")
-    filters: tuple[int, ...] = Field((64, 128, 192), min_length=1, max_length=6, description="Filters of each stage.")
-    blocks: int = Field(1, ge=0, le=8, description="Residual blocks in each stage.")
-    activation: Literal["relu", "leaky_relu", "elu"] = Field("relu", description="After each hidden layer.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the last features dropped in training.")
-
-    @model_validator(mode="after")
-    def _bounded(self) -> ResNetSmall:
-        _check_filters(self.filters)
-        return self
-
-
 class Augmentation(BaseModel):
     """Random changes to each training image, drawn anew each epoch. Zero switches one off."""
 
@@ -95,6 +57,16 @@ class Augmentation(BaseModel):
         0, ge=0, le=64, description="Pixels of reflected border added before a crop back to size."
     )
     cutout: int = Field(0, ge=0, le=256, description="Side of a square that is blanked, in pixels.")
+    rand_augment: int = Field(
+        0, ge=0, le=10, description="RandAugment: changes an image gets, each drawn from thirteen of shape and light."
+    )
+    rand_magnitude: float = Field(0.3, ge=0, le=1, description="How far each change of RandAugment goes.")
+    mixup: float = Field(
+        0,
+        ge=0,
+        le=4,
+        description="Mix each image and its label with another one, by a share drawn from Beta(mixup, mixup).",
+    )
 
 
 class EarlyStopping(BaseModel):
@@ -139,38 +111,81 @@ class TrainingSpec(BaseModel):
     )
     shapes: Shapes = Field(Shapes(), description="Options of the built-in dataset `shapes`; unused by others.")
     preprocessing: PreprocessingSpec = PreprocessingSpec()
-    architecture: SimpleCNN | ResNetSmall | None = Field(
+    architecture: Architecture | None = Field(
         None,
         discriminator="name",
-        description="Unset: `simple_cnn` for grayscale images, `resnet_small` for colour.",
+        description="Unset: `simple_cnn` for less than 5,000 small grayscale images, `resnet_small` for others.",
     )
     augmentation: Augmentation | None = Field(
         None, description="Unset: small shifts, zooms and rotations for grayscale, flips and crops for colour."
     )
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = Field("adamw", description="Rule by which weights change.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`.")
+    optimizer: OptimizerName | None = Field(
+        None, description="Rule by which weights change. Unset: `sgd` for `resnet_small`, `adamw` for others."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of `sgd`.")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum of `sgd`.")
     learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Peak learning rate. Unset: 0.001 for adaptive optimizers, 0.05 for sgd."
+        None,
+        gt=0,
+        le=10,
+        description="Peak learning rate. Unset: 0.001 for adaptive optimizers; for `sgd` 0.05, or more where batches "
+        "are larger than 64.",
     )
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="Learning rate over the epochs.")
+    schedule: Literal["constant", "step", "exponential", "cosine"] = Field(
+        "cosine",
+        description="Learning rate after the warm-up: the same, falling by a factor every few epochs, by the same "
+        "factor each step, or to zero along half a cosine.",
+    )
+    step_epochs: int | None = Field(
+        None, ge=1, le=10_000, description="Epochs between two falls under `step`. Unset: a third of all."
+    )
+    decay: float = Field(
+        0.1, gt=0, le=1, description="Factor of each fall under `step`; under `exponential`, of all of training."
+    )
     warmup: float = Field(
-        0.1, ge=0, le=0.9, description="Share of all steps in which the learning rate rises, under `cosine`."
+        0.1, ge=0, le=0.9, description="Share of all steps in which the learning rate rises to its peak."
     )
-    weight_decay: float = Field(0.0005, ge=0, le=1, description="Decoupled weight decay of the kernels.")
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of the true label's weight that is spread over all classes."
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Decoupled weight decay of the kernels. Unset: 0.0005 for adaptive optimizers, 0.0075 for `sgd`.",
     )
-    weight_average: float = Field(
-        0.0, ge=0, lt=1, description="Momentum of an exponential moving average of the weights; 0: none."
+    label_smoothing: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of the true label's weight that is spread over all classes. Unset: 0 for `simple_cnn`, "
+        "0.1 for others.",
     )
-    mirror_average: bool = Field(
-        False,
+    class_weights: Literal["none", "balanced"] | dict[str, ClassWeight] = Field(
+        "none",
+        description="What a class counts in the loss: all images the same, all classes the same (`balanced`), or a "
+        "factor for each class that is named, 1 for others.",
+    )
+    weight_average: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Momentum of an exponential moving average of the weights; 0: none. Unset: 0.99 for long runs of "
+        "`resnet_small`, 0 for others.",
+    )
+    mirror_average: bool | None = Field(
+        None,
         description="Answer with the mean over an image and its mirror image: more accurate where left and right do "
-        "not matter, at twice the cost.",
+        "not matter, at twice the cost. Unset: for colour images of at most 48 pixels that are flipped in training.",
     )
-    mixed_precision: bool = Field(False, description="Compute in bfloat16 where it can; weights stay float32.")
-    epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training split.")
-    batch_size: int = Field(64, ge=1, le=8192, description="Images in a step.")
+    mixed_precision: bool | Literal["auto"] = Field(
+        "auto",
+        description="Compute in bfloat16 where it can; weights stay float32. `auto`: where the processor has it, and "
+        "the network is not `simple_cnn`.",
+    )
+    epochs: int | None = Field(
+        None, ge=1, le=10_000, description="Most passes over the training split. Unset: by the number of its images."
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=8192, description="Images in a step. Unset: by the number of training images."
+    )
     early_stopping: EarlyStopping | None = Field(
         None,
         description="Unset: all epochs are trained. A falling learning rate ends training calmly by itself; stopping "
@@ -210,8 +225,3 @@ class TrainingSpec(BaseModel):
     @property
     def model_name(self) -> str:
         return self.model or self.dataset
-
-
-def _check_filters(filters: tuple[int, ...]) -> None:
-    if not all(1 <= count <= 2048 for count in filters):
-        raise ValueError("each number of filters must be between 1 and 2048")

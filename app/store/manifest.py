@@ -101,6 +101,15 @@ class DataFingerprint(BaseModel):
     counts: dict[str, int] = Field(description="Images in each split.")
 
 
+class PixelScaling(BaseModel):
+    """The first layer of a network trained here, (value - mean) / deviation, for pixel values in [0, 255]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: tuple[float, ...] = Field(description="Of each channel.")
+    deviation: tuple[float, ...] = Field(description="Of each channel.")
+
+
 class Manifest(BaseModel):
     """`model.json` of a version. The version's number is its folder's name, and stands nowhere else."""
 
@@ -125,6 +134,9 @@ class Manifest(BaseModel):
     unknown: UnknownThreshold | None = Field(None, description="Unset for imported versions.")
     data: DataFingerprint | None = None
     training_spec: dict[str, Any] | None = None
+    normalization: PixelScaling | None = Field(
+        None, description="Constants with which the network of `training_spec` can be built again."
+    )
     parent: int | None = Field(None, description="Version that was production when this one was trained.")
     created_at: datetime
     created_by: str = Field(description="Who or what made it: a job's id, or an import.")

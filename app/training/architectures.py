@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
 from app.errors import TrainingFailed
-from app.jobs.spec import ResNetSmall, SimpleCNN
+from app.jobs.networks import Activation, Architecture, Pooling, Pretrained, ResNetSmall, SimpleCNN
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
+from app.training.normalization import Normalization
+from app.training.pretrained import add_base, scaling
+from app.training.whitening import add_whitening
 
 Tensor = Any
-Architecture = SimpleCNN | ResNetSmall
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Per-channel scaling, (value - mean) / deviation, of pixel values in [0, 255]."""
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-
-
-def choose_normalization(kind: Literal["0..1", "-1..1", "standardize"], images: UInt8Array) -> Normalization:
-    """Scaling to [0, 1], to [-1, 1], or to mean 0 and deviation 1 over `images` (the training set)."""
-    channels = images.shape[-1]
-    if kind == "0..1":
-        return Normalization((0.0,) * channels, (255.0,) * channels)
-    if kind == "-1..1":
-        return Normalization((127.5,) * channels, (127.5,) * channels)
-    # Sums over a histogram of the 256 levels: exact, and no float copy of the data.
-    levels = np.arange(256, dtype=np.float64)
-    counts = [np.bincount(images[..., channel].reshape(-1), minlength=256) for channel in range(channels)]
-    means = [float(count @ levels / count.sum()) for count in counts]
-    deviations = [
-        float(np.sqrt(count @ (levels - mean) ** 2 / count.sum())) for count, mean in zip(counts, means, strict=True)
-    ]
-    # A constant channel carries nothing; dividing by a level keeps it finite.
-    return Normalization(tuple(means), tuple(max(deviation, 1.0) for deviation in deviations))
-
-
-def default_architecture(preprocessing: Preprocessing) -> Architecture:
-    return SimpleCNN() if preprocessing.color == "grayscale" else ResNetSmall()
 
 
 def build(
@@ -59,19 +30,25 @@ def build(
 ) -> keras.Model:
     """Build the network: float32 [n, height, width, channels] in [0, 255] to float32 logits [n, classes].
 
+    Its weights are random; `initial_weights.set_initial_weights` sets what does not start so.
+
     Raises:
-        TrainingFailed: the network pools the images away.
+        TrainingFailed: the network pools the images away, or is made for larger ones.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if mixed_precision else "float32")
     image = keras.Input(preprocessing.shape, name="image", dtype="float32")
-    variance = [deviation**2 for deviation in normalization.deviation]
-    x = layers.Normalization(mean=list(normalization.mean), variance=variance, name="scale", dtype="float32")(image)
     match architecture:
         case SimpleCNN():
-            x = _simple_cnn(x, architecture)
+            x = _simple_cnn(_scaled(image, normalization), architecture)
         case ResNetSmall():
-            x = _resnet_small(x, architecture)
+            x = _resnet_small(_scaled(image, normalization), architecture)
+        case Pretrained(weights=None):
+            x = add_base(_scaled(image, normalization), architecture, preprocessing)
+        case Pretrained():
+            # Weights from elsewhere know three channels, and one scaling.
+            x = layers.Concatenate()([image] * 3) if preprocessing.channels == 1 else image
+            x = add_base(_scaled(x, scaling(architecture)), architecture, preprocessing)
     # Logits and softmax stay in float32: bfloat16 has three digits.
     logits = layers.Dense(classes, name="logits", dtype="float32")(x)
     return keras.Model(image, logits, name=architecture.name)
@@ -104,24 +81,32 @@ def predict(model: keras.Model, images: UInt8Array, batch_size: int = 256) -> Fl
     return np.concatenate(parts)
 
 
+def _scaled(x: Tensor, normalization: Normalization) -> Tensor:
+    variance = [deviation**2 for deviation in normalization.deviation]
+    return layers.Normalization(mean=list(normalization.mean), variance=variance, name="scale", dtype="float32")(x)
+
+
 def _simple_cnn(x: Tensor, spec: SimpleCNN) -> Tensor:
-    pool = layers.MaxPooling2D if spec.pooling == "max" else layers.AveragePooling2D
     for stage, filters in enumerate(spec.filters, 1):
-        for _ in range(spec.convolutions):
+        entry = x
+        for number in range(spec.convolutions):
+            if number:
+                x = _activation(spec.activation)(x)
             x = layers.Conv2D(filters, spec.kernel, padding="same", use_bias=not spec.batch_norm)(x)
             if spec.batch_norm:
                 x = layers.BatchNormalization(momentum=0.9)(x)
-            x = _activation(spec.activation)(x)
+        if spec.residual:
+            if entry.shape[-1] != filters:
+                entry = layers.Conv2D(filters, 1, use_bias=False)(entry)
+            x = layers.Add()([entry, x])
+        x = _activation(spec.activation)(x)
         if min(x.shape[1], x.shape[2]) < spec.pool_size:
             raise TrainingFailed(
                 f"Stage {stage} of {len(spec.filters)} would pool {x.shape[1]} x {x.shape[2]} pixels by "
                 f"{spec.pool_size}: use fewer stages, a smaller pool_size or larger images."
             )
-        x = pool(spec.pool_size)(x)
-    x = layers.Flatten()(x)
-    if spec.dense_units:
-        x = _activation(spec.activation)(layers.Dense(spec.dense_units)(x))
-    return layers.Dropout(spec.dropout)(x) if spec.dropout else x
+        x = _pool(spec.pooling, spec.pool_size)(x)
+    return _head(layers.Flatten()(x), spec)
 
 
 def _resnet_small(x: Tensor, spec: ResNetSmall) -> Tensor:
@@ -129,7 +114,7 @@ def _resnet_small(x: Tensor, spec: ResNetSmall) -> Tensor:
 
     After D. Page, "How to train your ResNet" (2018), and K. Jordan, "94% on CIFAR-10 in 3.29 seconds" (2024).
     """
-    x = _convolution(x, spec.stem, spec)
+    x = _activation(spec.activation)(add_whitening(x)) if spec.whitening else _convolution(x, spec.stem, spec)
     for stage, filters in enumerate(spec.filters, 1):
         if min(x.shape[1], x.shape[2]) < 2:
             raise TrainingFailed(
@@ -141,18 +126,32 @@ def _resnet_small(x: Tensor, spec: ResNetSmall) -> Tensor:
             y = _convolution(x, filters, spec)
             y = _convolution(y, filters, spec)
             x = layers.Add()([x, y])
-    x = layers.GlobalMaxPooling2D()(x)
-    return layers.Dropout(spec.dropout)(x) if spec.dropout else x
+    last = layers.GlobalMaxPooling2D if spec.pooling == "max" else layers.GlobalAveragePooling2D
+    return _head(last()(x), spec)
 
 
 def _convolution(x: Tensor, filters: int, spec: ResNetSmall, *, pool: bool = False) -> Tensor:
-    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    x = layers.Conv2D(
+        filters, spec.kernel, padding="same", use_bias=not spec.batch_norm, kernel_initializer="he_normal"
+    )(x)
     if pool:
-        x = layers.MaxPooling2D(2)(x)
-    return _activation(spec.activation)(layers.BatchNormalization(momentum=0.9)(x))
+        x = _pool(spec.pooling, 2)(x)
+    if spec.batch_norm:
+        x = layers.BatchNormalization(momentum=0.9)(x)
+    return _activation(spec.activation)(x)
 
 
-def _activation(name: Literal["relu", "leaky_relu", "elu"]) -> keras.Layer:
+def _head(x: Tensor, spec: SimpleCNN | ResNetSmall) -> Tensor:
+    if spec.dense_units:
+        x = _activation(spec.activation)(layers.Dense(spec.dense_units)(x))
+    return layers.Dropout(spec.dropout)(x) if spec.dropout else x
+
+
+def _pool(kind: Pooling, size: int) -> keras.Layer:
+    return layers.MaxPooling2D(size) if kind == "max" else layers.AveragePooling2D(size)
+
+
+def _activation(name: Activation) -> keras.Layer:
     make: dict[str, Callable[[], keras.Layer]] = {
         "relu": layers.ReLU,
         "leaky_relu": lambda: layers.LeakyReLU(negative_slope=0.1),

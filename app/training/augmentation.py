@@ -1,6 +1,7 @@
 """Random changes to training images, drawn from a seed: the same seed gives the same batch.
 
-All geometry is one affine map an image, applied in one resampling; then light, then cutout.
+Geometry first, then light, RandAugment, cutout, and mixup of what came of them. Flips and crops alone move whole
+pixels, which is quick; with any other geometry all of it is one affine map an image, in one resampling.
 """
 
 from __future__ import annotations
@@ -11,33 +12,33 @@ from typing import Any
 import tensorflow as tf
 
 from app.jobs.spec import Augmentation
-from app.preprocessing import Preprocessing
+from app.training.draw import Draw
+from app.training.geometry import affine
+from app.training.mixing import mix_up
+from app.training.rand_augment import rand_augment
 
 Tensor = Any
 
 
-def default_augmentation(preprocessing: Preprocessing) -> Augmentation:
-    """What is safe without knowing the subject: no flips for grayscale (digits, letters, lines)."""
-    if preprocessing.color == "grayscale":
-        return Augmentation(rotation=8, shift=0.08, zoom=0.08)
-    side = min(preprocessing.height, preprocessing.width)
-    return Augmentation(horizontal_flip=True, crop_padding=max(1, side // 8), cutout=side // 4)
-
-
-def augment(images: Tensor, spec: Augmentation, seed: Tensor) -> Tensor:
-    """Change each image of a batch on its own.
+def augment(images: Tensor, labels: Tensor, spec: Augmentation, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """Change each image of a batch on its own, and its label where images are mixed.
 
     Args:
-        images: [n, height, width, channels], any dtype, in [0, 255].
+        images: [n, height, width, channels], any dtype, in [0, 255]; height, width and channels are static.
+        labels: float32 [n, classes], one-hot.
         spec: what may change, and how far.
         seed: int32 [2].
 
     Returns:
-        float32 of the same shape, in [0, 255].
+        images as float32 of the same shape, in [0, 255], and labels whose rows sum to 1.
     """
-    images = tf.cast(images, tf.float32)
-    draw = _Draw(seed, tf.shape(images)[0])
-    images = _move(images, spec, draw)
+    draw = Draw(seed, tf.shape(images)[0])
+    if spec.rotation or spec.shift or spec.zoom or spec.shear:
+        images = _warp(tf.cast(images, tf.float32), spec, draw)
+    elif spec.horizontal_flip or spec.vertical_flip or spec.crop_padding:
+        images = tf.cast(_move(images, spec, draw), tf.float32)
+    else:
+        images = tf.cast(images, tf.float32)
     if spec.contrast:
         mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
         images = (images - mean) * (1 + draw(spec.contrast)[:, None, None, None]) + mean
@@ -45,26 +46,41 @@ def augment(images: Tensor, spec: Augmentation, seed: Tensor) -> Tensor:
         images = images + 255 * draw(spec.brightness)[:, None, None, None]
     if spec.contrast or spec.brightness:
         images = tf.clip_by_value(images, 0.0, 255.0)
+    if spec.rand_augment:
+        images = rand_augment(images, spec.rand_augment, spec.rand_magnitude, draw)
     if spec.cutout:
         images = _cut_out(images, spec.cutout, draw)
+    return mix_up(images, labels, spec.mixup, draw) if spec.mixup else (images, labels)
+
+
+def _move(images: Tensor, spec: Augmentation, draw: Draw) -> Tensor:
+    """Flip, and crop out of the image with a reflected border: both only choose rows and columns."""
+    _, height, width, _ = images.shape
+    rows = _positions(height, spec.crop_padding, flip=spec.vertical_flip, draw=draw)
+    columns = _positions(width, spec.crop_padding, flip=spec.horizontal_flip, draw=draw)
+    if rows is not None:
+        images = tf.gather(images, rows, axis=1, batch_dims=1)
+    if columns is not None:
+        images = tf.gather(images, columns, axis=2, batch_dims=1)
     return images
 
 
-class _Draw:
-    """Uniform numbers in [-limit, limit], one an image; every call has a seed of its own."""
+def _positions(length: int, padding: int, *, flip: bool, draw: Draw) -> Tensor | None:
+    """For each image, int32 [n, length]: where each row or column comes from; None where all stay in place."""
+    if not (padding or flip):
+        return None
+    positions = tf.range(length)[None, :]
+    if padding:
+        moved = positions + tf.cast(tf.round(draw(padding + 0.49)), tf.int32)[:, None]
+        # Reflected at the first and at the last pixel, as often as a wide border needs.
+        period = max(1, 2 * (length - 1))
+        positions = (length - 1) - tf.abs((length - 1) - tf.math.floormod(moved, period))
+    if flip:
+        positions = tf.where(draw(1.0)[:, None] < 0, positions[:, ::-1], positions)
+    return positions
 
-    def __init__(self, seed: Tensor, count: Tensor) -> None:
-        self._seed = seed
-        self._count = count
-        self._calls = 0
 
-    def __call__(self, limit: float) -> Tensor:
-        self._calls += 1
-        seed = tf.random.fold_in(self._seed, self._calls)
-        return tf.random.stateless_uniform((self._count,), seed, -limit, limit)
-
-
-def _move(images: Tensor, spec: Augmentation, draw: _Draw) -> Tensor:
+def _warp(images: Tensor, spec: Augmentation, draw: Draw) -> Tensor:
     """Flip, rotate, shear, zoom, shift and crop in one affine resampling."""
     shape = tf.cast(tf.shape(images), tf.float32)
     height, width = shape[1], shape[2]
@@ -84,20 +100,10 @@ def _move(images: Tensor, spec: Augmentation, draw: _Draw) -> Tensor:
     cos, sin = tf.cos(angle) * scale, tf.sin(angle) * scale
     a0, a1 = cos * flip_x, (cos * slant - sin) * flip_y
     b0, b1 = sin * flip_x, (sin * slant + cos) * flip_y
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
-    a2 = centre_x + shift_x - (a0 * centre_x + a1 * centre_y)
-    b2 = centre_y + shift_y - (b0 * centre_x + b1 * centre_y)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1),
-        output_shape=tf.shape(images)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-    )
+    return affine(images, (a0, a1, b0, b1), (shift_x, shift_y))
 
 
-def _cut_out(images: Tensor, side: int, draw: _Draw) -> Tensor:
+def _cut_out(images: Tensor, side: int, draw: Draw) -> Tensor:
     """Blank a square of `side` pixels, at a random centre, with mid-grey."""
     shape = tf.shape(images)
     height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
@@ -106,6 +112,8 @@ def _cut_out(images: Tensor, side: int, draw: _Draw) -> Tensor:
     rows = tf.range(height)[None, :] - top[:, None]
     columns = tf.range(width)[None, :] - left[:, None]
     inside_rows = (rows >= 0) & (rows < side)
-    inside_columns = (columns >= 0) & (columns < side)
-    blank = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
-    return tf.where(blank, 127.5, images)
+    inside_columns = tf.repeat((columns >= 0) & (columns < side), images.shape[3], axis=1)
+    # Rows of values, and a mask and a grey of the same shape: to spread them while choosing takes three times as long.
+    flat = tf.reshape(images, (-1, images.shape[1], images.shape[2] * images.shape[3]))
+    blank = inside_rows[:, :, None] & inside_columns[:, None, :]
+    return tf.reshape(tf.where(blank, tf.fill(tf.shape(flat), 127.5), flat), shape)

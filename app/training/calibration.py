@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array
 from app.training.answers import answer, cross_entropy, mirrored
 from app.training.architectures import finish
@@ -53,24 +52,24 @@ class Calibrated:
     ece: float
 
 
-def calibrate(spec: TrainingSpec, fitted: Fitted, data: TrainingData, reporter: Reporter) -> Calibrated:
+def calibrate(fitted: Fitted, data: TrainingData, reporter: Reporter) -> Calibrated:
     """Fit the temperature and the threshold of `unknown` on the validation split.
 
     Raises:
         Cancelled: the job was asked to stop.
     """
-    targets = data.targets[data.validation]
+    recipe, targets = fitted.recipe, data.targets[data.validation]
     views = [answer(fitted.network, data, data.validation, reporter)]
-    if spec.mirror_average:
+    if recipe.mirror_average:
         views.append(answer(fitted.network, data, data.validation, reporter, mirrored))
     logits = np.stack(views)
     temperature = fit_temperature(logits, targets)
     before, after = probabilities(logits, 1.0), probabilities(logits, temperature)
     calibrated = Calibrated(
-        fitted=replace(fitted, model=finish(fitted.network, mirrored=spec.mirror_average, temperature=temperature)),
+        fitted=replace(fitted, model=finish(fitted.network, mirrored=recipe.mirror_average, temperature=temperature)),
         uncalibrated=fitted.model,
         temperature=temperature,
-        unknown_below=unknown_threshold(after, targets, spec.unknown_keeps),
+        unknown_below=unknown_threshold(after, targets, recipe.unknown_keeps),
         images=len(targets),
         loss_before=cross_entropy(before, targets),
         loss=cross_entropy(after, targets),

@@ -17,7 +17,7 @@ from app.errors import ModelNotFound, VersionRefused
 from app.jobs.folder import now
 from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
-from app.store.manifest import Manifest, PrecisionCheck, TensorSpec
+from app.store.manifest import Manifest, PixelScaling, PrecisionCheck, TensorSpec
 from app.store.registry import Registry
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation
@@ -25,7 +25,6 @@ from app.training.fit import Fitted
 from app.training.golden import write_golden
 from app.training.litert import write_litert
 from app.training.membership import write_trained_on
-from app.training.optimization import peak_learning_rate
 
 # Golden examples of a version: enough to meet every class of a usual model, few enough to replay in no time.
 _GOLDEN = 8
@@ -97,7 +96,8 @@ def register(
         calibration=evaluation.calibration,
         unknown=evaluation.unknown,
         data=data.fingerprint(),
-        training_spec=resolved(spec, fitted).model_dump(mode="json"),
+        training_spec=fitted.recipe.model_dump(mode="json"),
+        normalization=PixelScaling(mean=fitted.normalization.mean, deviation=fitted.normalization.deviation),
         parent=production.version if production else None,
         created_at=now(),
         created_by=_author(job_id),
@@ -127,18 +127,6 @@ def find_version(registry: Registry, model: str, job_id: str) -> int | None:
 
 def _author(job_id: str) -> str:
     return f"training job {job_id}"
-
-
-def resolved(spec: TrainingSpec, fitted: Fitted) -> TrainingSpec:
-    """The spec with what was left open filled in, so that a version says all of its recipe."""
-    return spec.model_copy(
-        update={
-            "model": spec.model_name,
-            "architecture": fitted.architecture,
-            "augmentation": fitted.augmentation,
-            "learning_rate": peak_learning_rate(spec),
-        }
-    )
 
 
 def _golden(data: TrainingData) -> list[tuple[str, bytes]]:

@@ -15,18 +15,17 @@ import tensorflow as tf
 from app.errors import TrainingFailed
 from app.jobs.spec import Augmentation, TrainingSpec
 from app.preprocessing import UInt8Array
-from app.training.architectures import (
-    Architecture,
-    build,
-    choose_normalization,
-    default_architecture,
-    finish,
-)
-from app.training.augmentation import augment, default_augmentation
+from app.training.architectures import build, finish
+from app.training.augmentation import augment
 from app.training.averaging import WeightAverage, values_of
+from app.training.bf16 import computes_bf16
 from app.training.checkpoint import Checkpoint, Epoch
 from app.training.dataset import TrainingData
-from app.training.optimization import compile_model
+from app.training.initial_weights import set_initial_weights
+from app.training.normalization import Normalization, choose_normalization
+from app.training.optimization import begin_phase, make_loss
+from app.training.phases import Phase, phase_of
+from app.training.recipes import Recipe, choose
 from app.training.reporter import Reporter
 from app.training.sources import Targets
 
@@ -39,52 +38,66 @@ class Fitted:
     """What came of training.
 
     `model`: float32 images in [0, 255] to probabilities, with the weights of `best_epoch`. `network`: the part of it
-    that ends in logits.
+    that ends in logits. `recipe`: the spec, with what was chosen. `normalization`: what `build` was given.
     """
 
     model: keras.Model
     network: keras.Model
-    architecture: Architecture
-    augmentation: Augmentation
+    recipe: Recipe
+    normalization: Normalization
     history: list[Epoch]
     best_epoch: int
 
 
-def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Reporter) -> Fitted:
+def fit(
+    spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Reporter, *, weights_folder: Path = Path()
+) -> Fitted:
     """Train until the epochs are done or the validation loss stops falling; resume where a checkpoint says.
 
+    `weights_folder` has the files that a spec can start from.
+
     Raises:
-        TrainingFailed: the loss is no longer finite, or the network does not fit the images.
+        TrainingFailed: the loss is no longer finite, the network does not fit the images, or its weights file does
+            not fit the network.
         Cancelled: the job was asked to stop.
     """
-    architecture = spec.architecture or default_architecture(data.preprocessing)
-    augmentation = spec.augmentation or default_augmentation(data.preprocessing)
-    normalization = choose_normalization(spec.preprocessing.normalization, data.images[data.train])
+    train, labels, preprocessing = data.train, data.labels, data.preprocessing
+    recipe = choose(spec, images=len(train), labels=labels, preprocessing=preprocessing, bf16=computes_bf16())
+    kind = recipe.preprocessing.normalization
+    normalization = choose_normalization(kind, data.chunks(train), preprocessing.channels)
 
     def network(mixed_precision: bool) -> keras.Model:
-        classes = len(data.labels)
+        architecture, classes = recipe.architecture, len(labels)
         return build(
-            architecture, data.preprocessing, normalization, classes, seed=spec.seed, mixed_precision=mixed_precision
+            architecture, preprocessing, normalization, classes, seed=recipe.seed, mixed_precision=mixed_precision
         )
 
-    model = network(spec.mixed_precision)
-    batch_size = min(spec.batch_size, len(data.train))
-    steps = len(data.train) // batch_size
-    compile_model(model, spec, steps)
-    average = WeightAverage(model, spec.weight_average)
+    model = network(recipe.mixed_precision)
+    batch_size = min(recipe.batch_size, len(train))
+    steps = len(train) // batch_size
+    loss = make_loss(recipe, labels, np.bincount(data.targets[train], minlength=len(labels)))
     state = Checkpoint.load(checkpoints)
+    if state is None:
+        set_initial_weights(model, recipe.architecture, data, normalization, seed=recipe.seed, folder=weights_folder)
+    average = WeightAverage(model, recipe.weight_average)
+    phase = phase_of(recipe, 1 + (len(state.history) if state else 0))
+    begin_phase(model, recipe, phase, steps, loss)
     if state is not None:
-        _restore(model, average, state)
+        # A phase that has only begun has an optimizer of its own.
+        _restore(model, average, state, optimizer=len(state.history) >= phase.first)
         reporter.phase("fit", f"resuming after epoch {len(state.history)}")
     else:
         state = Checkpoint([], [], [], best=values_of(model.weights), best_epoch=0)
-        reporter.phase("fit", f"{architecture.name} with {model.count_params():,} parameters")
-    validation = _batches(data.images[data.validation], data.targets[data.validation], len(data.labels), batch_size)
+        reporter.phase("fit", f"{recipe.architecture.name} with {model.count_params():,} parameters")
+    validation = _batches(data.images[data.validation], data.targets[data.validation], len(labels), batch_size)
 
-    while len(state.history) < spec.epochs and not _stops_early(spec, state):
+    while len(state.history) < recipe.epochs and not _stops_early(recipe, phase, state):
         number = len(state.history) + 1
+        if number > phase.last:
+            phase = phase_of(recipe, number)
+            begin_phase(model, recipe, phase, steps, loss)
         started = time.monotonic()
-        batches = _augmented(data, batch_size, augmentation, spec.seed, number)
+        batches = _augmented(data, batch_size, recipe.augmentation, recipe.seed, number)
         fitted = model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(reporter), average])
         with average.applied():
             val_loss, val_accuracy = model.evaluate(validation, verbose=0, callbacks=[_Watch(reporter)])
@@ -99,20 +112,20 @@ def fit(spec: TrainingSpec, data: TrainingData, checkpoints: Path, reporter: Rep
             seconds=time.monotonic() - started,
         )
         state.history.append(epoch)
-        if _is_best(state.history, len(data.validation), spec.schedule):
+        if _is_best(state.history, len(data.validation), recipe.schedule):
             state.best, state.best_epoch = weights, number
         state.variables, state.optimizer = values_of(model.variables), values_of(model.optimizer.variables)
         state.average = average.values()
         state.save(checkpoints)
-        _report(epoch, spec.epochs, state.history, reporter)
+        _report(epoch, recipe.epochs, state.history, reporter)
 
-    if spec.early_stopping is not None and len(state.history) < spec.epochs:
-        reporter.phase("fit", f"stopped early: no lower validation loss for {spec.early_stopping.patience} epochs")
+    if recipe.early_stopping is not None and len(state.history) < recipe.epochs:
+        reporter.phase("fit", f"stopped early: no lower validation loss for {recipe.early_stopping.patience} epochs")
     reporter.say(f"keeping the weights of epoch {state.best_epoch}")
     final = network(False)
     final.set_weights(state.best)
-    model = finish(final, mirrored=spec.mirror_average)
-    return Fitted(model, final, architecture, augmentation, state.history, state.best_epoch)
+    model = finish(final, mirrored=recipe.mirror_average)
+    return Fitted(model, final, recipe, normalization, state.history, state.best_epoch)
 
 
 def _augmented(
@@ -130,7 +143,7 @@ def _augmented(
         labels = tf.numpy_function(lambda chosen: one_hot[targets[chosen]], [positions], tf.float32)
         labels.set_shape((batch_size, classes))
         draw = tf.stack([tf.constant(seed * 1_000_003 % 2**31 + epoch, tf.int32), tf.cast(step, tf.int32)])
-        return augment(pixels, augmentation, draw), labels
+        return augment(pixels, labels, augmentation, draw)
 
     batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True).enumerate()
     return batches.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
@@ -162,8 +175,11 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._reporter.check_cancelled()
 
 
-def _restore(model: keras.Model, average: WeightAverage, state: Checkpoint) -> None:
-    for variables, values in ((model.variables, state.variables), (model.optimizer.variables, state.optimizer)):
+def _restore(model: keras.Model, average: WeightAverage, state: Checkpoint, *, optimizer: bool) -> None:
+    pairs = [(model.variables, state.variables)]
+    if optimizer:
+        pairs.append((model.optimizer.variables, state.optimizer))
+    for variables, values in pairs:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
     average.restore(state.average)
@@ -183,11 +199,12 @@ def _is_best(history: list[Epoch], images: int, schedule: str) -> bool:
     return history[-1].val_accuracy >= best - math.sqrt(best * (1 - best) / images)
 
 
-def _stops_early(spec: TrainingSpec, state: Checkpoint) -> bool:
-    if spec.early_stopping is None or not state.history:
+def _stops_early(recipe: Recipe, phase: Phase, state: Checkpoint) -> bool:
+    # Not while a base is frozen: what comes after is meant to go on from there.
+    losses = [epoch.val_loss for epoch in state.history[phase.first - 1 :]]
+    if recipe.early_stopping is None or not losses or phase.last < recipe.epochs:
         return False
-    losses = [epoch.val_loss for epoch in state.history]
-    return len(losses) - 1 - losses.index(min(losses)) >= spec.early_stopping.patience
+    return len(losses) - 1 - losses.index(min(losses)) >= recipe.early_stopping.patience
 
 
 def _report(epoch: Epoch, epochs: int, history: list[Epoch], reporter: Reporter) -> None:

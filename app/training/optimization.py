@@ -1,48 +1,98 @@
-"""Optimizers and learning rates."""
+"""Optimizers and losses."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
 
-from app.jobs.spec import TrainingSpec
+from app.errors import TrainingFailed
+from app.jobs.networks import Pretrained
+from app.preprocessing import Float32Array
+from app.training.phases import Phase
+from app.training.pretrained import base_of
+from app.training.recipes import Recipe
+from app.training.schedule import Course, LearningRate
 
-_DEFAULT_LEARNING_RATE = {"adam": 0.001, "adamw": 0.001, "rmsprop": 0.001, "sgd": 0.05}
+Tensor = Any
 
 
-def peak_learning_rate(spec: TrainingSpec) -> float:
-    """The learning rate asked for, or what suits the optimizer."""
-    return spec.learning_rate or _DEFAULT_LEARNING_RATE[spec.optimizer]
+class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
+    """Cross-entropy in which each image counts as much as its class; a mixed one as the mix of its classes."""
+
+    def __init__(self, weights: Float32Array, label_smoothing: float) -> None:
+        super().__init__(from_logits=True, label_smoothing=label_smoothing)
+        self._weights = weights
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return super().call(y_true, y_pred) * ops.sum(ops.cast(y_true, "float32") * self._weights, axis=-1)
 
 
-def compile_model(model: keras.Model, spec: TrainingSpec, steps: int) -> None:
-    """Give the model its optimizer, with the learning rate over all steps, and its loss; `steps` are of one epoch."""
-    peak = peak_learning_rate(spec)
-    total = steps * spec.epochs
-    warmup = int(total * spec.warmup)
-    if spec.schedule == "cosine":
-        rate: Any = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=peak / 100 if warmup else peak,
-            decay_steps=max(1, total - warmup),
-            warmup_target=peak if warmup else None,
-            warmup_steps=warmup,
-        )
-    else:
-        rate = peak
-    decay = spec.weight_decay or None
-    match spec.optimizer:
+def make_loss(recipe: Recipe, labels: list[str], counts: npt.NDArray[np.int64]) -> keras.losses.Loss:
+    """The loss of logits against labels float32 [n, classes]; `counts` are the training images of each class.
+
+    Raises:
+        TrainingFailed: a class is weighted that the dataset does not have.
+    """
+    smoothing = recipe.label_smoothing
+    if recipe.class_weights == "none":
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    return WeightedCrossentropy(_class_weights(recipe.class_weights, labels, counts), smoothing)
+
+
+def make_optimizer(recipe: Recipe, phase: Phase, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a phase whose epochs have `steps` steps, with its learning rate over all of them."""
+    rate = LearningRate(course(recipe, phase, steps))
+    decay = recipe.weight_decay or None
+    match recipe.optimizer:
         case "adam":
             optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
         case "adamw":
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=spec.weight_decay)
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
         case "sgd":
-            optimizer = keras.optimizers.SGD(rate, spec.momentum, nesterov=spec.momentum > 0, weight_decay=decay)
+            nesterov = recipe.nesterov and recipe.momentum > 0
+            optimizer = keras.optimizers.SGD(rate, recipe.momentum, nesterov=nesterov, weight_decay=decay)
         case "rmsprop":
             optimizer = keras.optimizers.RMSprop(rate, weight_decay=decay)
     if decay:
         # Decaying what only shifts and scales helps nothing.
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=spec.label_smoothing)
+    return optimizer
+
+
+def course(recipe: Recipe, phase: Phase, steps: int) -> Course:
+    """The learning rate over a phase whose epochs have `steps` steps."""
+    total = steps * phase.epochs
+    return Course(
+        kind=recipe.schedule,
+        peak=phase.rate,
+        total=total,
+        warmup=int(total * recipe.warmup),
+        decay=recipe.decay,
+        drop_every=steps * (recipe.step_epochs or phase.epochs),
+    )
+
+
+def begin_phase(model: keras.Model, recipe: Recipe, phase: Phase, steps: int, loss: keras.losses.Loss) -> None:
+    """Freeze or thaw the base, and give the model a new optimizer and `loss`; `steps` are of one epoch."""
+    if isinstance(recipe.architecture, Pretrained):
+        base_of(model).trainable = not phase.frozen
+    optimizer = make_optimizer(recipe, phase, steps)
     model.compile(optimizer, loss, metrics=["accuracy"])
     optimizer.build(model.trainable_variables)
+
+
+def _class_weights(asked: str | dict[str, float], labels: list[str], counts: npt.NDArray[np.int64]) -> Float32Array:
+    if isinstance(asked, str):
+        # Each class counts the same, and the mean over all images is 1; one without images counts nothing.
+        return np.where(counts > 0, counts.sum() / (len(labels) * np.maximum(counts, 1)), 0).astype(np.float32)
+    unknown = sorted(set(asked) - set(labels))
+    if unknown:
+        raise TrainingFailed(
+            f"class_weights names {unknown[0]!r}, which is no class of the dataset. Its classes: "
+            f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}."
+        )
+    return np.array([asked.get(label, 1.0) for label in labels], np.float32)

@@ -33,9 +33,10 @@ def augmented_samples(data: TrainingData, augmentation: Augmentation, seed: int)
     # One class after the other, as far as they go.
     chosen = chosen[np.argsort(data.targets[chosen], kind="stable")]
     images = data.images[chosen]
+    labels = tf.one_hot(data.targets[chosen], len(data.labels))
     columns = [images]
     for variant in range(1, _VARIANTS):
-        changed = augment(images, augmentation, tf.constant([seed % 2**31, variant], tf.int32))
+        changed, _ = augment(images, labels, augmentation, tf.constant([seed % 2**31, variant], tf.int32))
         columns.append(np.clip(np.rint(np.asarray(changed)), 0, 255).astype(np.uint8))
     return _png(_sheet([[_sized(image, _SMALLEST, _SMALLEST) for image in images] for images in columns]))
 

@@ -9,11 +9,11 @@ from app.store.registry import Registry
 from app.training.calibration import calibrate
 from app.training.dataset import prepare
 from app.training.evaluate import evaluate
-from app.training.export import find_version, register, resolved
+from app.training.export import find_version, register
 from app.training.fit import fit
 from app.training.precision import check_bf16
 from app.training.promote import promote
-from app.training.report import Run, write_evaluation
+from app.training.report import Trained, write_evaluation
 from app.training.reporter import Reporter
 
 _FEW = 100
@@ -38,8 +38,8 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     )
     version = find_version(registry, spec.model_name, job.id)
     if version is None:
-        fitted = fit(spec, data, job.path / "checkpoint", reporter)
-        calibrated = calibrate(spec, fitted, data, reporter)
+        fitted = fit(spec, data, job.path / "checkpoint", reporter, weights_folder=settings.workspace / "weights")
+        calibrated = calibrate(fitted, data, reporter)
         fitted = calibrated.fitted
         reporter.phase("evaluate", _test_split(len(data.test)))
         evaluation = evaluate(calibrated, data, reporter)
@@ -47,9 +47,9 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
         low, high = evaluation.interval.low, evaluation.interval.high
         reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} ({low:.4f} to {high:.4f}) on the test split")
         precisions = {"bf16": bf16} if bf16 is not None else {}
-        run = Run(job.id, resolved(spec, fitted), data, fitted, evaluation, precisions, datasets.report(spec.dataset))
+        trained = Trained(job.id, data, fitted, evaluation, precisions, datasets.report(spec.dataset))
         with registry.staging() as staged:
-            write_evaluation(staged, run)
+            write_evaluation(staged, trained)
             version = register(registry, staged, job.id, spec, data, fitted, evaluation, precisions)
         reporter.phase("register", f"{spec.model_name} version {version}")
     else:

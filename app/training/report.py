@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from app.jobs.folder import now
-from app.jobs.spec import TrainingSpec
 from app.store.dataset_report import DatasetReport
 from app.store.manifest import EVALUATION, PrecisionCheck
 from app.training.dataset import TrainingData
@@ -27,11 +26,10 @@ PREVIEW = "augmentation.png"
 
 
 @dataclass(frozen=True)
-class Run:
-    """All that a report tells of. `spec`: with the open filled in. `known`: what the dataset says of itself."""
+class Trained:
+    """All that a report tells of. `known`: what the dataset says of itself."""
 
     job_id: str
-    spec: TrainingSpec
     data: TrainingData
     fitted: Fitted
     evaluation: Evaluation
@@ -39,43 +37,47 @@ class Run:
     known: DatasetReport | None = None
 
 
-def write_evaluation(staged: Path, run: Run) -> None:
+def write_evaluation(staged: Path, trained: Trained) -> None:
     """Write `evaluation/` into a staged version.
 
     report.html, report.json, curves.svg, reliability.svg, confusion_matrix.svg, augmentation.png, mistakes/*.png.
     """
     folder = staged / EVALUATION
     (folder / "mistakes").mkdir(parents=True)
-    evaluation, fitted = run.evaluation, run.fitted
+    evaluation, fitted = trained.evaluation, trained.fitted
     pictures = {
-        f"mistakes/{rank:02d}.png": picture(run.data.images[mistake.position])
+        f"mistakes/{rank:02d}.png": picture(trained.data.images[mistake.position])
         for rank, mistake in enumerate(evaluation.worst)
     }
-    report = report_document(run, list(pictures))
-    pictures[PREVIEW] = augmented_samples(run.data, fitted.augmentation, run.spec.seed)
+    report = report_document(trained, list(pictures))
+    pictures[PREVIEW] = augmented_samples(trained.data, fitted.recipe.augmentation, fitted.recipe.seed)
     for name, content in pictures.items():
         (folder / name).write_bytes(content)
     (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page(report, pictures), encoding="utf-8")
     draw_curves(fitted.history, fitted.best_epoch, folder / "curves.svg")
     draw_reliability(evaluation.diagram, evaluation.diagram_before, folder / "reliability.svg")
-    draw_confusion_matrix(evaluation.confusion, run.data.labels, evaluation.accuracy, folder / "confusion_matrix.svg")
+    draw_confusion_matrix(
+        evaluation.confusion, trained.data.labels, evaluation.accuracy, folder / "confusion_matrix.svg"
+    )
 
 
-def report_document(run: Run, pictures: list[str]) -> dict[str, Any]:
+def report_document(trained: Trained, pictures: list[str]) -> dict[str, Any]:
     """`report.json`, all that the page shows; shares are in [0, 1], intervals of 95 % as [low, high].
 
     Rows of `confusion_matrix` are true classes, columns predicted ones, in the order of `labels`.
     """
-    evaluation, fitted, data = run.evaluation, run.fitted, run.data
+    evaluation, fitted, data = trained.evaluation, trained.fitted, trained.data
     calibrated = evaluation.calibrated
     chosen = fitted.history[fitted.best_epoch - 1]
     return {
-        "model": run.spec.model_name,
+        "model": fitted.recipe.model_name,
         "created_at": now().isoformat(timespec="seconds"),
-        "created_by": f"training job {run.job_id}",
+        "created_by": f"training job {trained.job_id}",
         "headline": headline(evaluation),
-        "findings": [asdict(finding) for finding in findings(evaluation, fitted, data, run.precisions, run.known)],
+        "findings": [
+            asdict(finding) for finding in findings(evaluation, fitted, data, trained.precisions, trained.known)
+        ],
         "test": {
             "images": len(data.test),
             "loss": evaluation.loss,
@@ -123,18 +125,18 @@ def report_document(run: Run, pictures: list[str]) -> dict[str, Any]:
         "augmentation_preview": PREVIEW,
         "best_epoch": fitted.best_epoch,
         "epochs": [asdict(epoch) for epoch in fitted.history],
-        "network": {"name": fitted.architecture.name, "parameters": fitted.model.count_params()},
+        "network": {"name": fitted.recipe.architecture.name, "parameters": fitted.model.count_params()},
         "precisions": {
             name: check.model_dump(mode="json") | {"harmless": check.harmless(evaluation.accuracy)}
-            for name, check in run.precisions.items()
+            for name, check in trained.precisions.items()
         },
-        "data": _data(run),
-        "spec": run.spec.model_dump(mode="json"),
+        "data": _data(trained),
+        "spec": fitted.recipe.model_dump(mode="json"),
     }
 
 
-def _data(run: Run) -> dict[str, Any]:
-    data, known = run.data, run.known
+def _data(trained: Trained) -> dict[str, Any]:
+    data, known = trained.data, trained.known
     fingerprint = data.fingerprint()
     count = len(data.labels)
     sides = {"train": data.train, "validation": data.validation, "test": data.test}

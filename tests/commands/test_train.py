@@ -12,16 +12,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from app.api.security import make_key
 from app.commands.remote import Remote
+from app.commands.train import ARCHITECTURES
 from app.jobs.executors import local_process as real
 from app.jobs.executors.fake import Fake
 from app.jobs.folder import Progress, now
 from app.jobs.jobs import Jobs
+from app.jobs.networks import Architecture, SimpleCNN
 from app.jobs.spec import TrainingSpec
 from tests.commands.conftest import Fovea
 from tests.jobs.conftest import local_process, supervise, wait_for, wait_until
@@ -335,6 +337,12 @@ def test_interrupted_local_job_is_cancelled(jobs: Jobs) -> None:
     assert jobs.list()[0].state().state == "cancelled"
 
 
+def test_every_network_can_be_asked_for_by_name() -> None:
+    """`--architecture` offers what a spec may have, and nothing else."""
+    names = [get_args(model.model_fields["name"].annotation) for model in get_args(Architecture)]
+    assert [name for group in names for name in group] == list(ARCHITECTURES)
+
+
 @pytest.mark.usefixtures("fake")
 def test_spec_file_gives_all_fields_and_options_win(fovea: Fovea, jobs: Jobs, tmp_path: Path) -> None:
     """A spec file may ask for anything; what the command line says goes before it."""
@@ -355,7 +363,7 @@ def test_spec_file_gives_all_fields_and_options_win(fovea: Fovea, jobs: Jobs, tm
     assert result.exit_code == 0, result.output
     spec = jobs.list()[0].spec()
     assert (spec.dataset, spec.epochs, spec.batch_size, spec.seed, spec.learning_rate) == ("digits", 2, 16, 5, 0.01)
-    assert spec.architecture is not None
+    assert isinstance(spec.architecture, SimpleCNN)
     assert spec.architecture.filters == (8, 8)
     assert spec.splits.test == 0.2
     assert fovea("train", "shapes", "--spec", file, "--architecture", "resnet_small", "--local").exit_code == 0

@@ -263,7 +263,7 @@ def test_document_of_a_queued_job(jobs: Jobs) -> None:
     assert document.state == "queued"
     assert document.spec == SPEC
     assert (document.phase, document.epoch, document.remaining_seconds, document.result) == (None, None, None, None)
-    assert document.epochs == 30
+    assert document.epochs is None
     assert document.history == []
     assert not document.final
 

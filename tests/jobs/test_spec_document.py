@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from app.jobs.spec import ResNetSmall, SimpleCNN, TrainingSpec
+from app.jobs.networks import Pretrained, ResNetSmall, SimpleCNN
+from app.jobs.spec import TrainingSpec
 
-ARCHITECTURES = {SimpleCNN: "simple_cnn", ResNetSmall: "resnet_small"}
+ARCHITECTURES = {SimpleCNN: "simple_cnn", ResNetSmall: "resnet_small", Pretrained: "keras.applications"}
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -25,11 +26,22 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
+def _values(annotation: Any) -> list[str]:
+    """The values that an annotation names, where it does; a factor for each class counts as one."""
+    if get_origin(annotation) is Literal:
+        return [f"`{value}`" for value in get_args(annotation)]
+    if annotation is bool:
+        return ["`true`", "`false`"]
+    if get_origin(annotation) is dict:
+        return ['`{"class": factor}`']
+    if get_origin(annotation) in (typing.Union, UnionType):
+        return [value for argument in get_args(annotation) for value in _values(argument)]
+    return []
+
+
 def _allowed(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
-    if field.annotation is bool:
-        return "`true`, `false`"
+    if values := _values(field.annotation):
+        return ", ".join(values)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
     bounds = [
         f"{sign} {getattr(constraint, name)}"

@@ -11,13 +11,15 @@ from keras import layers
 from pydantic import ValidationError
 
 from app.errors import TrainingFailed
-from app.jobs.spec import ResNetSmall, SimpleCNN
+from app.jobs.networks import ResNetSmall, SimpleCNN
 from app.preprocessing import Preprocessing
-from app.training.architectures import Normalization, build, choose_normalization, finish, predict
+from app.training.architectures import build, finish, predict
+from app.training.normalization import Normalization
 
 GRAY = Preprocessing(height=28, width=28, color="grayscale")
 COLOUR = Preprocessing(height=32, width=32)
 PLAIN = Normalization((0.0,), (255.0,))
+PLAIN_RGB = Normalization((0.0,) * 3, (255.0,) * 3)
 
 
 def _kinds(model: keras.Model) -> list[str]:
@@ -64,6 +66,8 @@ def test_the_simple_cnn_is_the_classic_stack() -> None:
         ({"dense_units": 0}, "Dense", 1),
         ({"dropout": 0.5}, "Dropout", 1),
         ({"batch_norm": True}, "BatchNormalization", 2),
+        ({"residual": True}, "Add", 2),
+        ({"residual": True, "convolutions": 2, "filters": (8, 8)}, "Conv2D", 5),
     ],
 )
 def test_every_field_of_the_simple_cnn_shapes_it(fields: dict[str, Any], kind: str, count: int) -> None:
@@ -71,13 +75,49 @@ def test_every_field_of_the_simple_cnn_shapes_it(fields: dict[str, Any], kind: s
     assert _kinds(build(SimpleCNN(**fields), GRAY, PLAIN, 3, seed=0)).count(kind) == count
 
 
+def test_a_residual_stage_answers_with_its_input_where_its_convolutions_say_nothing() -> None:
+    """With kernels of zero, what comes out of a stage of the residual classic is what went in."""
+    model = build(
+        SimpleCNN(filters=(1,), residual=True, batch_norm=False, dense_units=0, dropout=0), GRAY, PLAIN, 2, seed=0
+    )
+    (convolution,) = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
+    convolution.set_weights([np.zeros_like(array) for array in convolution.get_weights()])
+    (pooling,) = [layer for layer in model.layers if isinstance(layer, layers.MaxPooling2D)]
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1)).astype(np.float32)
+    stage = keras.Model(model.input, pooling.input)
+    np.testing.assert_allclose(np.asarray(stage(images)), images / 255, atol=1e-6)
+
+
 def test_the_residual_network_adds_what_it_skips() -> None:
     """resnet_small has one addition a block, and answers with one logit a class."""
-    model = build(
-        ResNetSmall(stem=8, filters=(8, 16), blocks=2), COLOUR, Normalization((0,) * 3, (255,) * 3), 5, seed=0
-    )
+    model = build(ResNetSmall(stem=8, filters=(8, 16), blocks=2), COLOUR, PLAIN_RGB, 5, seed=0)
     assert _kinds(model).count("Add") == 4
     assert model.output_shape == (None, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "count"),
+    [
+        ({"pooling": "average"}, "AveragePooling2D", 2),
+        ({"pooling": "average"}, "GlobalAveragePooling2D", 1),
+        ({"pooling": "max"}, "GlobalMaxPooling2D", 1),
+        ({"batch_norm": False}, "BatchNormalization", 0),
+        ({"dense_units": 16}, "Dense", 2),
+        ({"dropout": 0.5}, "Dropout", 1),
+        ({"activation": "elu"}, "ELU", 7),
+        ({"whitening": True}, "BatchNormalization", 6),
+    ],
+)
+def test_every_field_of_the_residual_network_shapes_it(fields: dict[str, Any], kind: str, count: int) -> None:
+    """Pooling, batch norm, dense units, dropout, activation and the whitening stem are all obeyed."""
+    model = build(ResNetSmall(**{"stem": 8, "filters": (8, 8), **fields}), COLOUR, PLAIN_RGB, 3, seed=0)
+    assert _kinds(model).count(kind) == count
+
+
+def test_the_kernel_of_the_residual_network_is_the_one_asked_for() -> None:
+    """All of its convolutions have as many rows and columns."""
+    model = build(ResNetSmall(stem=8, filters=(8,), kernel=5), COLOUR, PLAIN_RGB, 3, seed=0)
+    assert {layer.kernel_size for layer in model.layers if isinstance(layer, layers.Conv2D)} == {(5, 5)}
 
 
 def test_too_many_stages_for_the_image_are_refused() -> None:
@@ -85,28 +125,13 @@ def test_too_many_stages_for_the_image_are_refused() -> None:
     with pytest.raises(TrainingFailed, match="use fewer stages"):
         build(SimpleCNN(filters=(4,) * 6), GRAY, PLAIN, 3, seed=0)
     with pytest.raises(TrainingFailed, match="use fewer stages"):
-        build(ResNetSmall(stem=4, filters=(4,) * 6), COLOUR, Normalization((0,) * 3, (255,) * 3), 3, seed=0)
+        build(ResNetSmall(stem=4, filters=(4,) * 6), COLOUR, PLAIN_RGB, 3, seed=0)
 
 
 def test_absurd_sizes_are_refused_by_the_spec() -> None:
     """Filters out of bounds never reach the trainer."""
     with pytest.raises(ValidationError, match="between 1 and 2048"):
         SimpleCNN(filters=(100_000,))
-
-
-def test_normalisation_is_the_one_asked_for() -> None:
-    """[0, 1], [-1, 1] and standardised, per channel, from the training images."""
-    images = np.random.default_rng(0).integers(10, 200, (50, 8, 8, 3)).astype(np.uint8)
-    values = images.astype(np.float64)
-
-    def scaled(kind: Any) -> Any:
-        chosen = choose_normalization(kind, images)
-        return (values - chosen.mean) / chosen.deviation
-
-    np.testing.assert_allclose(scaled("0..1"), values / 255)
-    np.testing.assert_allclose(scaled("-1..1"), values / 127.5 - 1)
-    np.testing.assert_allclose(scaled("standardize").mean(axis=(0, 1, 2)), 0, atol=1e-9)
-    np.testing.assert_allclose(scaled("standardize").std(axis=(0, 1, 2)), 1, atol=1e-9)
 
 
 def test_predictions_are_probabilities_whatever_the_batch() -> None:

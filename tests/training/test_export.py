@@ -16,24 +16,27 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from app.jobs.folder import JobFolder
-from app.jobs.spec import Augmentation, SimpleCNN, TrainingSpec
+from app.jobs.networks import SimpleCNN
+from app.jobs.spec import TrainingSpec
 from app.openvino_import import import_openvino
 from app.store.manifest import EVALUATION, GOLDEN, LITERT, TRAINED_ON, PrecisionCheck
 from app.store.registry import Registry
 from app.training import precision
 from app.training.answers import cross_entropy
-from app.training.architectures import build, choose_normalization, finish, predict
+from app.training.architectures import build, finish, predict
 from app.training.calibration import calibrate, probabilities
 from app.training.checkpoint import Epoch
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation, evaluate
-from app.training.export import find_version, register, resolved
+from app.training.export import find_version, register
 from app.training.figures import draw_confusion_matrix
 from app.training.fit import Fitted, fit
 from app.training.membership import among, read_trained_on
+from app.training.normalization import choose_normalization
 from app.training.precision import check_bf16, compare
 from app.training.promote import Outcome, promote
-from app.training.report import Run, write_evaluation
+from app.training.recipes import choose
+from app.training.report import Trained, write_evaluation
 from app.training.reporter import Cancelled, Reporter
 from tests.training.conftest import prepared_job
 
@@ -64,24 +67,25 @@ def _export_untrained(registry: Registry, workspace: Path, **fields: Any) -> Exp
 
 
 def _untrained(spec: TrainingSpec, data: TrainingData) -> Fitted:
-    architecture = SimpleCNN(filters=(4,), dense_units=0)
-    scale = choose_normalization("0..1", data.images)
-    network = build(architecture, data.preprocessing, scale, len(data.labels), seed=0)
+    tiny = spec.model_copy(update={"architecture": SimpleCNN(filters=(4,), dense_units=0)})
+    recipe = choose(tiny, images=len(data.train), labels=data.labels, preprocessing=data.preprocessing, bf16=False)
+    scale = choose_normalization("0..1", [], data.preprocessing.channels)
+    network = build(recipe.architecture, data.preprocessing, scale, len(data.labels), seed=0)
     epoch = Epoch(1, loss=1.0, accuracy=0.3, val_loss=1.0, val_accuracy=0.3, learning_rate=0.1, seconds=1.0)
-    model = finish(network, mirrored=spec.mirror_average)
-    return Fitted(model, network, architecture, Augmentation(), [epoch], best_epoch=1)
+    model = finish(network, mirrored=recipe.mirror_average)
+    return Fitted(model, network, recipe, scale, [epoch], best_epoch=1)
 
 
 def _register(
     registry: Registry, spec: TrainingSpec, data: TrainingData, fitted: Fitted, reporter: Reporter, job: JobFolder
 ) -> Exported:
-    calibrated = calibrate(spec, fitted, data, reporter)
+    calibrated = calibrate(fitted, data, reporter)
     fitted = calibrated.fitted
     evaluation = evaluate(calibrated, data, reporter)
     bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, 1)
     precisions = {"bf16": bf16} if bf16 else {}
     with registry.staging() as staged:
-        write_evaluation(staged, Run(job.id, resolved(spec, fitted), data, fitted, evaluation, precisions))
+        write_evaluation(staged, Trained(job.id, data, fitted, evaluation, precisions))
         version = register(registry, staged, job.id, spec, data, fitted, evaluation, precisions)
     return Exported(registry, version, spec, data, fitted, evaluation, job)
 
@@ -116,7 +120,12 @@ def test_a_version_is_complete_and_answers_as_the_network_does(good: Exported) -
         "test": len(data.test),
     }
     assert manifest.training_spec is not None
+    assert manifest.training_spec == fitted.recipe.model_dump(mode="json")
     assert manifest.training_spec["architecture"]["name"] == "simple_cnn"
+    assert manifest.training_spec["learning_rate"] == 0.001
+    assert manifest.normalization is not None
+    assert manifest.normalization.mean == pytest.approx((data.images[data.train].mean(),))
+    assert manifest.normalization.deviation == pytest.approx((data.images[data.train].std(),))
     assert len(manifest.golden.images) == 3
     assert (folder / GOLDEN / "expected.npz").exists()
     assert find_version(registry, "shapes", job.id) == version
@@ -257,7 +266,7 @@ def test_a_mirrored_network_is_calibrated_too(tmp_path: Path) -> None:
     """The mean over an image and its mirror image is what the temperature is fitted to, and what is exported."""
     spec, data, reporter, _ = prepared_job(tmp_path, mirror_average=True)
     fitted = _untrained(spec, data)
-    calibrated = calibrate(spec, fitted, data, reporter)
+    calibrated = calibrate(fitted, data, reporter)
     images = data.images[data.validation]
     views = np.stack([predict(fitted.network, images), predict(fitted.network, images[:, :, ::-1])])
     expected = probabilities(views, calibrated.temperature)
