@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.jobs.folder import JobFolder, JobResult
+import time
+
+from app.jobs.folder import CHECKPOINT, JobFolder, JobResult
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
@@ -12,6 +14,7 @@ from app.training.export import find_version, register
 from app.training.fit import fit
 from app.training.precision import check_bf16
 from app.training.promote import promote
+from app.training.remaining import Afterwards
 from app.training.report import write_evaluation
 from app.training.reporter import Reporter
 
@@ -28,8 +31,19 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     datasets = Datasets(settings.workspace / "datasets")
     data = prepare(spec, datasets, reporter, threads=threads, max_pixels=settings.max_pixels)
     version = find_version(registry, spec.model_name, job.id)
+    afterwards = Afterwards(job.path.parent)
+    fitted, begun = None, time.monotonic()
     if version is None:
-        fitted = fit(spec, data, job.path / "checkpoint", reporter, weights_folder=settings.workspace / "weights")
+        fitted = fit(
+            spec,
+            data,
+            job.path / CHECKPOINT,
+            reporter,
+            weights_folder=settings.workspace / "weights",
+            threads=threads,
+            afterwards=afterwards,
+        )
+        begun = time.monotonic()
         reporter.phase("evaluate", _test_split(len(data.test)))
         evaluation = evaluate(fitted.model, data, reporter)
         bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, threads)
@@ -42,6 +56,8 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
         reporter.phase("register", f"an earlier attempt registered {spec.model_name} version {version}")
     promoted, reason = promote(registry, spec, version, data, job.id, max_pixels=settings.max_pixels)
     reporter.phase("promote", reason)
+    if fitted is not None and fitted.seconds_per_answer:
+        afterwards.remember(time.monotonic() - begun, len(data.test), fitted.seconds_per_answer)
     metrics = registry.manifest(spec.model_name, version).metrics
     return JobResult(
         model=spec.model_name, version=version, metrics=metrics, promoted=promoted, promotion_reason=reason

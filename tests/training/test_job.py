@@ -95,6 +95,7 @@ def test_a_running_job_can_be_cancelled(submit: Any, workspace: Path, tmp_path: 
     assert trainer.wait(30) == 4
     assert job.state().state == "cancelled"
     assert Registry(tmp_path / "store").models() == []
+    assert not (job.path / "checkpoint").exists()
 
 
 def test_a_job_that_cannot_work_fails_with_the_reason(submit: Any, workspace: Path, tmp_path: Path) -> None:
@@ -122,6 +123,50 @@ def test_a_full_disk_fails_the_job_and_leaves_no_debris(submit: Any, workspace: 
     assert "Free some space" in (job.state().reason or "")
     assert Registry(store).models() == []
     assert [path for path in store.rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+def test_a_full_disk_in_the_middle_of_training_fails_the_job_with_advice(
+    submit: Any, workspace: Path, tmp_path: Path
+) -> None:
+    """When a checkpoint cannot be written the job says why, and nothing of it stays behind, whole or half."""
+    job = submit(dataset="shapes", shapes={"images": 30}, epochs=3, batch_size=8)
+    environment = {**os.environ, "FOVEA_MODEL_STORE": str(tmp_path / "store"), "FOVEA_WORKSPACE": str(workspace)}
+    # 64 KiB: enough for the job's own notes, too little for a checkpoint.
+    limited = f"ulimit -f 64; trap '' XFSZ; exec {sys.executable} -m app.training {job.path}"
+    with (job.path / "log.txt").open("ab") as log:
+        ended = subprocess.run(["bash", "-c", limited], env=environment, stdout=log, stderr=log, timeout=200)
+    assert ended.returncode == 1
+    state = job.state()
+    assert state.state == "failed"
+    assert "Free some space" in (state.reason or "")
+    assert sorted(path.name for path in job.path.iterdir()) == [
+        "lock",
+        "log.txt",
+        "progress.jsonl",
+        "spec.json",
+        "state.json",
+    ]
+
+
+def test_a_job_without_memory_fails_with_advice(submit: Any, workspace: Path, tmp_path: Path) -> None:
+    """Where the system gives no more memory the job says what it held, what is there, and what to make smaller."""
+    job = submit(
+        dataset="shapes",
+        shapes={"images": 200},
+        preprocessing={"height": 224, "width": 224, "color": "rgb"},
+        architecture={"name": "simple_cnn", "filters": [128, 8]},
+        batch_size=128,
+        epochs=1,
+    )
+    environment = {**os.environ, "FOVEA_MODEL_STORE": str(tmp_path / "store"), "FOVEA_WORKSPACE": str(workspace)}
+    limited = f"ulimit -d 3000000; exec {sys.executable} -m app.training {job.path}"
+    with (job.path / "log.txt").open("ab") as log:
+        ended = subprocess.run(["bash", "-c", limited], env=environment, stdout=log, stderr=log, timeout=200)
+    assert ended.returncode == 1, (job.path / "log.txt").read_text()
+    assert job.state().state == "failed"
+    reason = job.state().reason or ""
+    assert reason.startswith("Out of memory: the trainer held up to ")
+    assert "use a smaller batch_size (it is 128), smaller images or fewer filters" in reason
 
 
 def test_sigterm_leaves_a_job_that_can_be_resumed(submit: Any, workspace: Path, tmp_path: Path) -> None:
