@@ -66,9 +66,10 @@ class TimeLeft:
 
     def epoch_done(self, seconds: float, start: float) -> None:
         """An epoch took so long, of which `start` was spent on what only a process's first epoch does."""
-        if not self._measured:
-            # What an earlier attempt measured was perhaps on another machine.
-            self._full = self._full[-1:]
+        # What an earlier attempt measured was perhaps on another machine. And the first epoch of a process is slow in
+        # other ways too: it tells the pace only until there is another.
+        if self._measured < 2:
+            self._full = []
         self._measured += 1
         self._full.append(max(0.0, seconds - start))
 
@@ -100,7 +101,7 @@ class Afterwards:
     _FILE = "afterwards.json"
     _ANSWERS = 3
     _KEPT = 5
-    _UNKNOWN = 10.0
+    _UNKNOWN = 5.0
 
     def __init__(self, folder: Path) -> None:
         """`folder`: for the file. An estimate is never worth a job: a file that cannot be used is passed over."""

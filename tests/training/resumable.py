@@ -47,7 +47,7 @@ def main(folder: str, workspace: str, result: str, kill_at: str) -> None:
     data = prepare(job.spec(), Datasets(Path(workspace) / "datasets"), reporter)
     _Deadly.kill_at = int(kill_at)
     fit.__globals__["Batches"] = _Deadly
-    Run._due = lambda _: True  # type: ignore[method-assign]
+    Run._due = lambda _: True  # type: ignore[method-assign,assignment]
     fitted = fit(job.spec(), data, job.path / "checkpoint", reporter)
     history = [{**asdict(epoch), "seconds": 0} for epoch in fitted.history]
     weights = {f"{number:03d}": np.asarray(weight) for number, weight in enumerate(fitted.model.weights)}
