@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.jobs.folder import JobFolder, Progress
 from app.store.registry import Registry
+from app.training import __main__ as trainer
 
 
 def _start(job: JobFolder, store: Path, workspace: Path) -> subprocess.Popen[bytes]:
@@ -148,21 +152,16 @@ def test_a_full_disk_in_the_middle_of_training_fails_the_job_with_advice(
     ]
 
 
-def test_a_job_without_memory_fails_with_advice(submit: Any, workspace: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_job_without_memory_fails_with_advice(submit: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Where the system gives no more memory the job says what it held, what is there, and what to make smaller."""
-    job = submit(
-        dataset="shapes",
-        shapes={"images": 200},
-        preprocessing={"height": 224, "width": 224, "color": "rgb"},
-        architecture={"name": "simple_cnn", "filters": [128, 8]},
-        batch_size=128,
-        epochs=1,
-    )
-    environment = {**os.environ, "FOVEA_MODEL_STORE": str(tmp_path / "store"), "FOVEA_WORKSPACE": str(workspace)}
-    limited = f"ulimit -d 3000000; exec {sys.executable} -m app.training {job.path}"
-    with (job.path / "log.txt").open("ab") as log:
-        ended = subprocess.run(["bash", "-c", limited], env=environment, stdout=log, stderr=log, timeout=200)
-    assert ended.returncode == 1, (job.path / "log.txt").read_text()
+
+    def train(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trainer, "_train", train)
+    job = submit(dataset="shapes", batch_size=128)
+    assert trainer.main([str(job.path)]) == 1
     assert job.state().state == "failed"
     reason = job.state().reason or ""
     assert reason.startswith("Out of memory: the trainer held up to ")
