@@ -2,9 +2,9 @@
 
 spec.json       the validated request; written once, at submission
 state.json      where the job stands; replaced atomically, by the holder of `lock` only
-progress.jsonl  one line an epoch or phase, appended by the trainer
+progress.jsonl  one line an epoch, a checkpoint amid an epoch, or a phase, appended by the trainer
 log.txt         output of the trainer
-checkpoint/     the trainer's own
+checkpoint/     the trainer's own: where it goes on when it is resumed; gone once the job has ended
 result.json     what came out, once it succeeded
 cancel          a marker: whoever creates it asks the job to stop
 lock            held (flock) by the process that runs the job; the kernel drops it when that process dies.
@@ -30,6 +30,9 @@ from app.store.manifest import PromotionDecision
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+
+# The trainer's own folder in a job's.
+CHECKPOINT = "checkpoint"
 
 # Once a trainer has come here, a version is made of what it trained. The word for it is said before the deed.
 _EXPORT_OR_LATER = frozenset({"export", "register", "promote"})
@@ -63,6 +66,10 @@ class Progress(BaseModel):
     message: str = ""
     epoch: int | None = Field(None, description="Epochs finished, from 1; set on the lines of epochs.")
     epochs: int | None = Field(None, description="Epochs asked for.")
+    step: int | None = Field(
+        None, description="Steps done of the epoch that runs; set on the lines of checkpoints amid an epoch."
+    )
+    steps: int | None = Field(None, description="Steps of an epoch.")
     loss: float | None = None
     accuracy: float | None = None
     val_loss: float | None = None
@@ -202,11 +209,16 @@ class JobFolder:
 
     def _replace(self, name: str, text: str) -> None:
         temporary = self.path / f".{name}.{os.getpid()}"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / name)
+        except OSError:
+            # A full disk leaves half a file, which would be in the way of nothing but the space that it takes.
+            temporary.unlink(missing_ok=True)
+            raise
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -207,6 +207,13 @@ class TrainingSpec(BaseModel):
     seed: int = Field(
         0, ge=0, lt=2**31, description="Of all that is random: splits, first weights, order, augmentation."
     )
+    checkpoint_seconds: float = Field(
+        60,
+        ge=1,
+        le=86_400,
+        description="Time between two checkpoints amid an epoch; there is one after each epoch in any case. What was "
+        "done since the last one is done again when a job is resumed.",
+    )
     promotion: Literal["manual", "if_better", "always"] = Field(
         "manual",
         description="`manual`: registered only. `if_better`: promoted if on the same test images it is shown to be "

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.errors import FoveaError
+from app.jobs import out_of_memory
 from app.jobs.document import why
 from app.jobs.executors.base import Executor, Exit
 from app.jobs.folder import FINAL, JobFolder, JobState, State, now
@@ -54,7 +55,7 @@ class Supervisor:
             jobs: the workspace's jobs.
             executor: what launches trainers.
             poll: seconds between looks at the jobs.
-            tries: a job fails when this many trainers in a row died on it without finishing an epoch.
+            tries: a job fails when this many trainers in a row died on it without getting to a checkpoint.
             grace: seconds a trainer gets to end when it is cancelled or done, before it is asked to by SIGTERM.
             kill_grace: seconds from then on, before it is killed.
         """
@@ -250,18 +251,22 @@ def _outcome(job: JobFolder, state: JobState) -> str:
 
 
 def _fruitless_attempts(job: JobFolder, state: JobState) -> int:
-    """Attempts in a row, up to the last, in which no epoch was finished.
+    """Attempts in a row, up to the last, that came to no checkpoint, be it after an epoch or amid one.
 
     Restarts of a machine interrupt a long training more often than any small number; as
     long as it gets further in between, it is not at fault.
     """
-    fruitful = max((line.attempt for line in job.progress() if line.epoch is not None), default=0)
+    fruitful = max(
+        (line.attempt for line in job.progress() if line.epoch is not None or line.step is not None), default=0
+    )
     return state.attempt - fruitful
 
 
 def _obituary(job: JobFolder, deaths: int, ending: Exit | None) -> str:
     last = f" The last one {ending.description}." if ending is not None else ""
     log = log_tail(job, lines=_LOG_LINES).strip()
+    if ending is not None and out_of_memory.suspected(f"{ending.description}\n{log}"):
+        last += f" If it was memory: {out_of_memory.advice(job)}"
     end = f" The end of its log:\n{log}" if log else " It wrote no log."
     times = "time" if deaths == 1 else "times in a row"
-    return f"The trainer died {deaths} {times} without finishing an epoch.{last}{end}"
+    return f"The trainer died {deaths} {times} without getting to a checkpoint.{last}{end}"

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from app.cores import available_cores
 from app.errors import FoveaError, TrainingFailed
-from app.jobs.folder import FINAL, JobFolder, JobResult, JobState, State, now
+from app.jobs import out_of_memory
+from app.jobs.folder import CHECKPOINT, FINAL, JobFolder, JobResult, JobState, State, now
+from app.memory import peak_memory
 from app.preprocessing import ignore_decoder_warnings
 from app.settings import Settings
 from app.training.reporter import Cancelled, Reporter
@@ -53,17 +57,19 @@ def _run(job: JobFolder, state: JobState) -> int:
         _finish(job, state, "failed", str(error))
         return 1
     except OSError as error:
-        traceback.print_exc()
-        _finish(job, state, "failed", _refusal(error))
+        _print_traceback()
+        _finish(job, state, "failed", _out_of_memory(job) if error.errno == errno.ENOMEM else _refusal(error))
         return 1
     except MemoryError:
-        traceback.print_exc()
-        _finish(job, state, "failed", "Out of memory: use a smaller batch_size, smaller images or fewer filters.")
+        _print_traceback()
+        _finish(job, state, "failed", _out_of_memory(job))
         return 1
     except Exception as error:
-        traceback.print_exc()
+        _print_traceback()
         _finish(job, state, "failed", f"Unexpected {type(error).__name__}: {error}"[:1000])
         return 1
+    # First: on a disk that is full by now this makes room for the rest, and the version is registered.
+    _drop_checkpoints(job)
     job.write_result(result)
     _finish(job, state, "succeeded", None)
     reporter.say(f"succeeded: {result.model} version {result.version}; {result.promotion_reason}")
@@ -83,10 +89,18 @@ def _train(job: JobFolder, reporter: Reporter) -> JobResult:
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(2)
+    # On processors sums have a fixed order anyway, for a fixed number of threads; on GPUs this sees to it.
+    tf.config.experimental.enable_op_determinism()
     try:
         return train(job, settings, reporter, threads=threads)
     except tf.errors.ResourceExhaustedError as error:
-        raise TrainingFailed("Out of memory: use a smaller batch_size, smaller images or fewer filters.") from error
+        raise TrainingFailed(_out_of_memory(job)) from error
+
+
+def _print_traceback() -> None:
+    # The log may be on the disk that is full.
+    with suppress(OSError):
+        traceback.print_exc()
 
 
 def _refusal(error: OSError) -> str:
@@ -95,8 +109,23 @@ def _refusal(error: OSError) -> str:
     return f"{what} Free some space, then submit the job again." if full else what
 
 
+def _out_of_memory(job: JobFolder) -> str:
+    return f"Out of memory: the trainer held up to {peak_memory() / 1e9:.1f} GB. {out_of_memory.advice(job)}"
+
+
 def _finish(job: JobFolder, state: JobState, final: State, reason: str | None) -> None:
-    job.write_state(state.model_copy(update={"state": final, "finished_at": now(), "reason": reason}))
+    ended = state.model_copy(update={"state": final, "finished_at": now(), "reason": reason})
+    try:
+        job.write_state(ended)
+    except OSError:
+        _drop_checkpoints(job)
+        job.write_state(ended)
+    _drop_checkpoints(job)
+
+
+def _drop_checkpoints(job: JobFolder) -> None:
+    """Nobody resumes a job that has ended."""
+    shutil.rmtree(job.path / CHECKPOINT, ignore_errors=True)
 
 
 if __name__ == "__main__":

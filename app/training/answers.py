@@ -9,12 +9,11 @@ import numpy as np
 
 from app.preprocessing import Float32Array, UInt8Array
 from app.training.architectures import predict
+from app.training.batches import in_pieces
 from app.training.dataset import TrainingData
 from app.training.reporter import Reporter
 from app.training.sources import Targets
 from app.training.splits import Indices
-
-_CHUNK = 1024
 
 
 def answer(
@@ -30,8 +29,8 @@ def answer(
         Cancelled: the job was asked to stop.
     """
     answers = []
-    for start in range(0, len(positions), _CHUNK):
-        answers.append(predict(model, view(data.images[positions[start : start + _CHUNK]])))
+    for images, _ in in_pieces(data, positions):
+        answers.append(predict(model, view(images)))
         reporter.check_cancelled()
     return np.concatenate(answers)
 

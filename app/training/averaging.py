@@ -13,22 +13,20 @@ import tensorflow as tf
 from app.training.checkpoint import Arrays
 
 
-class WeightAverage(keras.callbacks.Callback):  # type: ignore[misc]
+class WeightAverage:
     """Exponential moving average of all weights, batch norm statistics included (Polyak and Juditsky, 1992)."""
 
     def __init__(self, model: keras.Model, momentum: float) -> None:
-        super().__init__()
+        """Nothing is kept with a `momentum` of 0."""
         self._momentum = momentum
         self._weights = [weight.value for weight in model.weights] if momentum else []
         self._averages = [tf.Variable(weight) for weight in self._weights]
         self._step = tf.Variable(0.0)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if self._momentum:
-            self._update()
-
-    @tf.function  # type: ignore[untyped-decorator]
-    def _update(self) -> None:
+    def update(self) -> None:
+        """Take in the weights as they are now. Meant to be part of a graph, once a step."""
+        if not self._momentum:
+            return
         self._step.assign_add(1.0)
         # The young average follows quickly: it must not remember the random start.
         momentum = tf.minimum(self._momentum, self._step / (10.0 + self._step))

@@ -26,7 +26,8 @@ def affine(images: Tensor, matrix: tuple[Tensor, Tensor, Tensor, Tensor], shift:
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.stack([a, b, x, c, d, y, zero, zero], axis=1),
-        output_shape=tf.shape(images)[1:3],
+        # Static: what comes after may need to know it.
+        output_shape=list(images.shape[1:3]),
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="REFLECT",

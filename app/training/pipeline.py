@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.jobs.folder import JobFolder, JobResult
+import time
+
+from app.jobs.folder import CHECKPOINT, JobFolder, JobResult
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
@@ -13,6 +15,7 @@ from app.training.export import find_version, register
 from app.training.fit import fit
 from app.training.precision import check_bf16
 from app.training.promote import promote
+from app.training.remaining import Afterwards, answers_afterwards
 from app.training.report import Trained, write_evaluation
 from app.training.reporter import Reporter
 
@@ -37,8 +40,19 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
         max_decoded_bytes=settings.max_decoded_bytes,
     )
     version = find_version(registry, spec.model_name, job.id)
+    afterwards = Afterwards(job.path.parent)
+    fitted, begun = None, time.monotonic()
     if version is None:
-        fitted = fit(spec, data, job.path / "checkpoint", reporter, weights_folder=settings.workspace / "weights")
+        fitted = fit(
+            spec,
+            data,
+            job.path / CHECKPOINT,
+            reporter,
+            weights_folder=settings.workspace / "weights",
+            threads=threads,
+            afterwards=afterwards,
+        )
+        begun = time.monotonic()
         calibrated = calibrate(fitted, data, reporter)
         fitted = calibrated.fitted
         reporter.phase("evaluate", _test_split(len(data.test)))
@@ -56,6 +70,11 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
         reporter.phase("register", f"an earlier attempt registered {spec.model_name} version {version}")
     outcome = promote(registry, spec, version, data, job.id, max_pixels=settings.max_pixels)
     reporter.phase("promote", outcome.reason)
+    if fitted is not None and fitted.seconds_per_answer:
+        answers = answers_afterwards(
+            validation=len(data.validation), test=len(data.test), mirrored=fitted.recipe.mirror_average
+        )
+        afterwards.remember(time.monotonic() - begun, answers, fitted.seconds_per_answer)
     return JobResult(
         model=spec.model_name,
         version=version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Literal
 
 from app.jobs.folder import JobFolder, Progress, now
@@ -43,13 +44,22 @@ class Reporter:
 
     def epoch(self, line: str, **values: float | int | None) -> None:
         """Report a finished epoch; `values` are fields of `Progress`."""
+        self._fit(line, **values)
+
+    def step(self, line: str, *, step: int, steps: int, remaining_seconds: float) -> None:
+        """Report a checkpoint amid an epoch, after `step` of its `steps`."""
+        self._fit(line, step=step, steps=steps, remaining_seconds=remaining_seconds)
+
+    def _fit(self, line: str, **values: float | int | None) -> None:
         self.say(line)
         self._job.append(
             Progress.model_validate({"at": now(), "attempt": self._attempt, "phase": "fit", "message": line, **values})
         )
 
     def say(self, line: str) -> None:
-        print(f"{now():%Y-%m-%d %H:%M:%S} {line}", flush=True)
+        """Print a line for the log; on a full disk it is lost, and what matters fails by itself."""
+        with suppress(OSError):
+            print(f"{now():%Y-%m-%d %H:%M:%S} {line}", flush=True)
 
     def check_cancelled(self, *, at_once: bool = False) -> None:
         """Raise Cancelled if the job was asked to stop; cheap enough for every step.

@@ -61,7 +61,7 @@ def test_killed_trainer_resumes_where_it_stopped(jobs: Jobs) -> None:
 
 
 def test_trainer_that_dies_again_and_again_fails_its_job_with_the_reason(jobs: Jobs) -> None:
-    """After three deaths in a row without an epoch the job has failed, saying how and with the log's end."""
+    """After three deaths in a row without a checkpoint the job has failed, saying how and with the log's end."""
     job = jobs.submit(SPEC)
     following = jobs.submit(SPEC)
     with supervise(jobs, local_process(die="in_first_epoch")):
@@ -71,7 +71,8 @@ def test_trainer_that_dies_again_and_again_fails_its_job_with_the_reason(jobs: J
     assert state.attempt == 3
     assert state.reason is not None
     assert "died 3 times in a row" in state.reason
-    assert "SIGKILL (perhaps out of memory)" in state.reason
+    assert "SIGKILL (perhaps out of memory). If it was memory: " in state.reason
+    assert "use a smaller batch_size" in state.reason
     assert "trainer " in state.reason.split("The end of its log:")[1]
     assert runs(jobs) == [job.id] * 3 + [following.id] * 3
 
@@ -85,6 +86,7 @@ def test_trainer_that_dies_before_it_begins_fails_its_job(jobs: Jobs) -> None:
     assert state.attempt == 3
     assert "exit status 1" in (state.reason or "")
     assert "No module named tensorflow" in (state.reason or "")
+    assert "memory" not in (state.reason or "")
 
 
 def test_trainer_that_cannot_be_launched_fails_its_job(jobs: Jobs) -> None:
@@ -95,12 +97,13 @@ def test_trainer_that_cannot_be_launched_fails_its_job(jobs: Jobs) -> None:
     assert "could not be started: No such file or directory" in (job.state().reason or "")
 
 
-def test_interruptions_of_a_job_that_gets_on_are_not_held_against_it(jobs: Jobs) -> None:
-    """A long job whose trainer was killed often, by restarts of the machine, goes on as long as epochs get done."""
+@pytest.mark.parametrize("progress", [{"epoch": 1, "epochs": 2}, {"step": 700, "steps": 9000}])
+def test_interruptions_of_a_job_that_gets_on_are_not_held_against_it(jobs: Jobs, progress: dict[str, int]) -> None:
+    """A long job whose trainer was killed often, by restarts of the machine, goes on as long as it gets further."""
     job = jobs.submit(SPEC)
     begin(job, attempt=9)
     (job.path / "checkpoint").write_text("1")
-    job.append(Progress(at=now(), attempt=8, phase="fit", epoch=1, epochs=2))
+    job.append(Progress.model_validate({"at": now(), "attempt": 8, "phase": "fit", **progress}))
     with supervise(jobs, local_process(epochs="2")):
         wait_for(job, "succeeded")
     assert job.state().attempt == 10
@@ -112,7 +115,7 @@ def test_job_that_was_dying_under_another_supervisor_is_not_tried_anew(jobs: Job
     begin(job, attempt=3)
     with supervise(jobs, local_process()):
         wait_for(job, "failed")
-    assert job.state().reason == "The trainer died 3 times in a row without finishing an epoch. It wrote no log."
+    assert job.state().reason == "The trainer died 3 times in a row without getting to a checkpoint. It wrote no log."
     assert runs(jobs) == []
 
 
@@ -306,7 +309,7 @@ def test_end_of_each_job_is_logged_in_a_line(jobs: Jobs, caplog: pytest.LogCaptu
     ends = [
         (good, "succeeded, digits version 1, accuracy 0.8750, not promoted (The promotion policy is manual)"),
         (unwanted, "cancelled: Cancelled before it began."),
-        (bad, "failed: The trainer died 3 times in a row without finishing an epoch."),
+        (bad, "failed: The trainer died 3 times in a row without getting to a checkpoint."),
     ]
     with supervise(jobs, Fake(epochs=3, seconds=0.2)):
         wait_for(good, "running")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ import pytest
 
 from app.errors import TrainingFailed
 from app.jobs.folder import JobFolder
+from app.jobs.networks import SimpleCNN
+from app.training import batches, phases
 from app.training import fit as fit_module
 from app.training.checkpoint import Checkpoint, Epoch
 from app.training.fit import _is_best, fit
+from app.training.phases import Phase
 from app.training.reporter import Cancelled, Reporter
+from app.training.run import Run
+from app.training.steps import Scores, check_loss, check_weights
 
 SMALL = {"architecture": {"name": "simple_cnn", "filters": [4], "dense_units": 8}, "early_stopping": None}
 
@@ -26,29 +32,71 @@ def _weights(fitted: Any) -> list[Any]:
     return [np.asarray(weight) for weight in fitted.model.weights]
 
 
-@pytest.mark.parametrize("extra", [{}, {"weight_average": 0.9, "optimizer": "sgd"}], ids=["adamw", "sgd, averaged"])
+def _curve(fitted: Any) -> list[Any]:
+    """All that is known of the epochs, but for how long they took."""
+    return [replace(epoch, seconds=0.0) for epoch in fitted.history]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"weight_average": 0.9, "optimizer": "sgd"}, {"optimizer": "rmsprop", "phases": 2}],
+    ids=["adamw", "sgd, averaged", "rmsprop in two phases"],
+)
+@pytest.mark.parametrize("after", ["an epoch", "a step"])
 def test_a_resumed_run_ends_as_an_unbroken_one(
-    shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
+    shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], after: str
 ) -> None:
-    """Broken off after an epoch and resumed, training ends with the same weights and the same curve."""
-    spec, data, reporter, _ = shapes(**SMALL, **extra, epochs=3)
+    """Broken off after an epoch, or amid one, and resumed, training ends with the same weights and the same curve.
+
+    A phase that begins after the first epoch has an optimizer of its own: it does not get the one of the phase before.
+    """
+    if "phases" in extra:
+        two = [Phase(1, 1, 0.01, frozen=False), Phase(2, 2, 0.001, frozen=False)]
+        monkeypatch.setattr(phases, "phases", lambda _: two)
+    fields = {name: value for name, value in extra.items() if name != "phases"}
+    spec, data, reporter, _ = shapes(**SMALL, **fields, epochs=3)
     unbroken = fit(spec, data, tmp_path / "unbroken", reporter)
 
     def die(*_: Any) -> None:
         raise _Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "_report", die)
+        if after == "an epoch":
+            patch.setattr(fit_module, "_report", die)
+        else:
+            patch.setattr(batches, "_SECONDS", 0.0)
+            patch.setattr(Run, "_due", lambda run: len(run.state.history) == 1 and run.state.step == 2)
+            patch.setattr(Run, "_report_step", die)
         with pytest.raises(_Interrupted):
             fit(spec, data, tmp_path / "broken", reporter)
     state = Checkpoint.load(tmp_path / "broken")
     assert state is not None
-    assert len(state.history) == 1
+    assert (len(state.history), state.step) == (1, 0 if after == "an epoch" else 2)
     resumed = fit(spec, data, tmp_path / "broken", reporter)
 
     for one, other in zip(_weights(unbroken), _weights(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert [epoch.val_loss for epoch in unbroken.history] == [epoch.val_loss for epoch in resumed.history]
+    assert _curve(unbroken) == _curve(resumed)
+
+
+def test_a_run_that_is_resumed_with_other_threads_says_so(shapes: Any, tmp_path: Path, capsys: Any) -> None:
+    """Sums are then taken in another order: the log says that the last bits may differ."""
+    spec, data, reporter, _ = shapes(**SMALL, epochs=1)
+    fit(spec, data, tmp_path / "checkpoint", reporter, threads=2)
+    fit(spec, data, tmp_path / "checkpoint", reporter, threads=2)
+    assert "resuming after epoch 1" in (said := capsys.readouterr().out)
+    assert "threads" not in said
+    fit(spec, data, tmp_path / "checkpoint", reporter, threads=4)
+    assert "resumed with 4 threads instead of 2" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_network_is_left(shapes: Any, tmp_path: Path, capsys: Any) -> None:
+    """What a release before built differently does not fail the job: it begins anew."""
+    spec, data, reporter, _ = shapes(**SMALL, epochs=1)
+    fit(spec, data, tmp_path / "checkpoint", reporter)
+    other = spec.model_copy(update={"architecture": SimpleCNN(filters=(5,))})
+    assert len(fit(other, data, tmp_path / "checkpoint", reporter).history) == 1
+    assert "beginning anew" in capsys.readouterr().out
 
 
 def test_the_weights_of_the_best_epoch_are_kept(shapes: Any, tmp_path: Path) -> None:
@@ -93,6 +141,23 @@ def test_divergence_is_failed_with_advice(shapes: Any, tmp_path: Path) -> None:
     )
     with pytest.raises(TrainingFailed, match=r"training diverged\. Try a learning rate"):
         fit(spec, data, tmp_path / "checkpoint", reporter)
+    # What is left to resume from is from before.
+    state = Checkpoint.load(tmp_path / "checkpoint")
+    assert state is None or all(np.isfinite(values).all() for values in state.variables)
+
+
+def test_validation_that_is_no_number_is_failed_with_advice() -> None:
+    """Statistics of batch norm may run away while the loss in training, which does not use them, looks fine."""
+    check_loss(Scores(1.0, 0.5), 3)
+    with pytest.raises(TrainingFailed, match=r"validation loss is nan after epoch 3.*Try a learning rate"):
+        check_loss(Scores(float("nan"), 0.5), 3)
+
+
+def test_weights_that_are_no_numbers_are_failed_with_advice(shapes: Any, tmp_path: Path) -> None:
+    """They never get into a checkpoint."""
+    check_weights([np.zeros(3), np.array([1, 2], np.uint32)], 2)
+    with pytest.raises(TrainingFailed, match=r"weights are no finite numbers any more in epoch 2.*Try"):
+        check_weights([np.zeros(3), np.array([1, np.inf])], 2)
 
 
 def test_a_cancelled_job_stops_within_an_epoch(shapes: Any, tmp_path: Path) -> None:

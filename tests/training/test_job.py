@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.jobs.folder import JobFolder, Progress
 from app.store.registry import Registry
+from app.training import __main__ as trainer
 
 
 def _start(job: JobFolder, store: Path, workspace: Path) -> subprocess.Popen[bytes]:
@@ -95,6 +99,7 @@ def test_a_running_job_can_be_cancelled(submit: Any, workspace: Path, tmp_path: 
     assert trainer.wait(30) == 4
     assert job.state().state == "cancelled"
     assert Registry(tmp_path / "store").models() == []
+    assert not (job.path / "checkpoint").exists()
 
 
 def test_a_job_that_cannot_work_fails_with_the_reason(submit: Any, workspace: Path, tmp_path: Path) -> None:
@@ -122,6 +127,45 @@ def test_a_full_disk_fails_the_job_and_leaves_no_debris(submit: Any, workspace: 
     assert "Free some space" in (job.state().reason or "")
     assert Registry(store).models() == []
     assert [path for path in store.rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+def test_a_full_disk_in_the_middle_of_training_fails_the_job_with_advice(
+    submit: Any, workspace: Path, tmp_path: Path
+) -> None:
+    """When a checkpoint cannot be written the job says why, and nothing of it stays behind, whole or half."""
+    job = submit(dataset="shapes", shapes={"images": 30}, epochs=3, batch_size=8)
+    environment = {**os.environ, "FOVEA_MODEL_STORE": str(tmp_path / "store"), "FOVEA_WORKSPACE": str(workspace)}
+    # 64 KiB: enough for the job's own notes, too little for a checkpoint.
+    limited = f"ulimit -f 64; trap '' XFSZ; exec {sys.executable} -m app.training {job.path}"
+    with (job.path / "log.txt").open("ab") as log:
+        ended = subprocess.run(["bash", "-c", limited], env=environment, stdout=log, stderr=log, timeout=200)
+    assert ended.returncode == 1
+    state = job.state()
+    assert state.state == "failed"
+    assert "Free some space" in (state.reason or "")
+    assert sorted(path.name for path in job.path.iterdir()) == [
+        "lock",
+        "log.txt",
+        "progress.jsonl",
+        "spec.json",
+        "state.json",
+    ]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_job_without_memory_fails_with_advice(submit: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Where the system gives no more memory the job says what it held, what is there, and what to make smaller."""
+
+    def train(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trainer, "_train", train)
+    job = submit(dataset="shapes", batch_size=128)
+    assert trainer.main([str(job.path)]) == 1
+    assert job.state().state == "failed"
+    reason = job.state().reason or ""
+    assert reason.startswith("Out of memory: the trainer held up to ")
+    assert "use a smaller batch_size (it is 128), smaller images or fewer filters" in reason
 
 
 def test_sigterm_leaves_a_job_that_can_be_resumed(submit: Any, workspace: Path, tmp_path: Path) -> None:

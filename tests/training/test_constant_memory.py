@@ -1,0 +1,35 @@
+"""A decoded dataset that is larger than the memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PROGRAM = Path(__file__).with_name("hungry.py")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_dataset(submit: Any, workspace: Path, tmp_path: Path) -> None:
+    """Ten times the images, memory-mapped, take the memory that a tenth does, but for a few bytes an image."""
+    job = submit(
+        dataset="noise",
+        architecture={"name": "simple_cnn", "filters": [2], "pool_size": 4, "dense_units": 0},
+        epochs=1,
+        batch_size=64,
+    )
+    ended = subprocess.run(
+        [sys.executable, str(_PROGRAM), str(job.path), str(tmp_path), "800", "8000"],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.returncode == 0, ended.stderr
+    small, large = (int(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("PEAK"))
+    # The additional images are 88 MB. A copy of the smallest split of them would be 30 MB.
+    assert large - small < 20e6
