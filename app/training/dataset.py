@@ -25,7 +25,7 @@ from app.training.splits import Indices, Split, split
 # poolings can work with, no larger than what trains in reasonable time on processors.
 _SMALLEST, _SMALL, _LARGE = 28, 64, 96
 
-# Bytes of images that are in memory at a time when all of them are passed over.
+# Bytes of images that are decoded at a time.
 _CHUNK_BYTES = 16 * 2**20
 _TELL_SECONDS = 10.0
 
@@ -35,8 +35,8 @@ class TrainingData:
     """A source, decoded and split.
 
     `images`: uint8 [n, height, width, channels]; of an upload a mapped file, which can be far larger than the memory:
-    take few at a time. `train`, `validation`, `test`: positions that cover all n, disjoint but for the one exception
-    of `Split`.
+    take few at a time (`batches.in_pieces`). `train`, `validation`, `test`: positions that cover all n, disjoint but
+    for the one exception of `Split`.
     """
 
     source: Source
@@ -63,12 +63,6 @@ class TrainingData:
     @property
     def test(self) -> Indices:
         return self.split.test
-
-    def chunks(self, positions: Indices) -> Iterator[UInt8Array]:
-        """The images at `positions`, in parts that are copies of a few MiB: uint8 [k, height, width, channels]."""
-        step = _chunk(self.preprocessing)
-        for start in range(0, len(positions), step):
-            yield self.images[positions[start : start + step]]
 
     def fingerprint(self) -> DataFingerprint:
         counts = {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}

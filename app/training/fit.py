@@ -72,8 +72,8 @@ def fit(
     """
     train, labels, preprocessing = data.train, data.labels, data.preprocessing
     recipe = choose(spec, images=len(train), labels=labels, preprocessing=preprocessing, bf16=computes_bf16())
-    kind = recipe.preprocessing.normalization
-    normalization = choose_normalization(kind, data.chunks(train), preprocessing.channels)
+    pieces = (images for images, _ in in_pieces(data, train))
+    normalization = choose_normalization(recipe.preprocessing.normalization, pieces, preprocessing.channels)
 
     def network(mixed_precision: bool) -> keras.Model:
         architecture, classes = recipe.architecture, len(labels)
