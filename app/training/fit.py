@@ -11,7 +11,7 @@ import numpy as np
 
 from app.jobs.spec import TrainingSpec
 from app.training.architectures import build, finish
-from app.training.batches import Batches
+from app.training.batches import Batches, in_pieces
 from app.training.bf16 import computes_bf16
 from app.training.checkpoint import Checkpoint, Epoch
 from app.training.dataset import TrainingData
