@@ -26,7 +26,7 @@ from PIL import (
 )
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app import png
+from app import png, webp
 from app.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 
 # Importing a decoder registers it. With all of these at hand Pillow never goes looking for
@@ -200,6 +200,9 @@ def _decode(data: bytes, spec: Preprocessing, max_pixels: int) -> Image.Image:
 
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header, and no more, of an image of an allowed format and size."""
+    # Opening this format takes memory for the pixels.
+    if (claimed := webp.size(data)) is not None:
+        _check_pixels(claimed, max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -207,14 +210,10 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     # Pillow has a cap of its own, far above ours.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(f"The image has too many pixels; at most {max_pixels:,} are allowed.") from error
-    width, height = image.size
-    if width * height > max_pixels:
+    pixels = _check_pixels(image.size, max_pixels)
+    if pixels > _MAX_RLE_PIXELS and any(tile.codec_name == "bmp_rle" for tile in image.tile):
         raise ImageTooLarge(
-            f"The image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed."
-        )
-    if width * height > _MAX_RLE_PIXELS and any(tile.codec_name == "bmp_rle" for tile in image.tile):
-        raise ImageTooLarge(
-            f"The image has {width * height:,} pixels; at most {_MAX_RLE_PIXELS:,} are allowed in a BMP with "
+            f"The image has {pixels:,} pixels; at most {_MAX_RLE_PIXELS:,} are allowed in a BMP with "
             "run-length encoding. Save it as PNG."
         )
     # A scan of ten bytes makes the decoder walk over the whole picture once more.
@@ -224,6 +223,20 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     if image.format == "PNG" and data.rfind(png.END) < 0:
         raise InvalidImage("The image is damaged or cut short: the PNG has no end.")
     return image
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> int:
+    """The number of pixels of (width, height).
+
+    Raises:
+        ImageTooLarge: over `max_pixels`.
+    """
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"The image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed."
+        )
+    return width * height
 
 
 def _draft_size(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:

@@ -126,9 +126,10 @@ class Ticket:
 
 
 class Lone(Ticket):
-    """A call of one image whose answer goes to a function at once: no task waits for it, and no timer watches it."""
+    """A call of one image whose answer goes to a function at once: no task waits for it, and a timer watches it only
+    where it must."""
 
-    __slots__ = ("_then",)
+    __slots__ = ("_then", "_timer")
 
     def __init__(
         self, image: bytes, then: Callable[[Result], None], *, loop: asyncio.AbstractEventLoop, deadline: float
@@ -137,6 +138,15 @@ class Lone(Ticket):
         abandoned; the others as of `Ticket`."""
         super().__init__((image,), loop=loop, deadline=deadline)
         self._then: Callable[[Result], None] | None = then
+        self._timer: asyncio.TimerHandle | None = None
+
+    def abandon(self) -> None:
+        """Say that nobody waits for the answer any more."""
+        super().abandon()
+        # Left alone the event loop would hold this call until its deadline.
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def settle(self, index: int, result: Result) -> None:
         """Hand the answer over."""
@@ -157,7 +167,7 @@ class Lone(Ticket):
     def fail_in_time(self) -> None:
         """From now on have a timer end it at its deadline, since it waits where nobody may look at it before."""
         if self.deadline < math.inf:
-            self._loop.call_later(self.deadline - time.monotonic(), self._expire)
+            self._timer = self._loop.call_later(self.deadline - time.monotonic(), self._expire)
 
 
 def too_late() -> DeadlineExceeded:
