@@ -1,11 +1,10 @@
-"""Trains on memory maps of growing size, and prints the peak of memory that is not the files'. Run as a program.
+"""Trains on memory maps of growing size, and prints the peak of memory that is not the files'. A program.
 
 Arguments: a job's folder, a scratch folder, and numbers of images; prints a number of bytes for each.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 
@@ -71,14 +70,12 @@ def _data(folder: Path, count: int) -> TrainingData:
     return TrainingData(source, preprocessing, np.load(path, mmap_mode="r"), split)
 
 
-def main(folder: str, scratch: str, *counts: str) -> None:
+def main(arguments: list[str]) -> int:
+    folder, scratch, *counts = arguments
     job = JobFolder(Path(folder))
     for count in counts:
         data = _data(Path(scratch), int(count))
         with _Peak() as peak:
             fit(job.spec(), data, Path(scratch) / f"checkpoint-{count}", Reporter(job, attempt=1))
         print("PEAK", peak.bytes, flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return 0

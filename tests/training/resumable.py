@@ -1,4 +1,4 @@
-"""A run that is ended by `kill -9` in the middle of its steps. Run as a program.
+"""A run that is ended by `kill -9` in the middle of its steps. A program.
 
 Arguments: the job's folder, the workspace, the file for the result (history and weights), and the step, counted over
 all epochs, at whose loading the process kills itself; -1: it never does.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,9 +21,6 @@ from app.training.dataset import prepare
 from app.training.fit import fit
 from app.training.reporter import Reporter
 from app.training.run import Run
-
-# Short chunks, and a checkpoint after each: there are many places to be killed at, writing a checkpoint among them.
-batches._SECONDS = 0.03
 
 
 class _Deadly(batches.Batches):
@@ -41,18 +37,18 @@ class _Deadly(batches.Batches):
         return super().order(epoch)
 
 
-def main(folder: str, workspace: str, result: str, kill_at: str) -> None:
+def main(arguments: list[str]) -> int:
+    folder, workspace, result, kill_at = arguments
     job = JobFolder(Path(folder))
     reporter = Reporter(job, attempt=1)
     data = prepare(job.spec(), Datasets(Path(workspace) / "datasets"), reporter)
     _Deadly.kill_at = int(kill_at)
     fit.__globals__["Batches"] = _Deadly
+    # Short chunks, and a checkpoint after each: there are many places to be killed at, writing a checkpoint among them.
+    batches._SECONDS = 0.03
     Run._due = lambda _: True  # type: ignore[method-assign,assignment]
     fitted = fit(job.spec(), data, job.path / "checkpoint", reporter)
     history = [{**asdict(epoch), "seconds": 0} for epoch in fitted.history]
     weights = {f"{number:03d}": np.asarray(weight) for number, weight in enumerate(fitted.model.weights)}
     np.savez(result, allow_pickle=False, history=json.dumps(history), **weights)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_PROGRAM = Path(__file__).with_name("hungry.py")
+from tests.training.forked import Forked
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -22,14 +20,9 @@ def test_memory_does_not_grow_with_the_dataset(submit: Any, workspace: Path, tmp
         epochs=1,
         batch_size=64,
     )
-    ended = subprocess.run(
-        [sys.executable, str(_PROGRAM), str(job.path), str(tmp_path), "800", "8000"],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert ended.returncode == 0, ended.stderr
-    small, large = (int(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("PEAK"))
+    log = tmp_path / "log.txt"
+    hungry = Forked("tests.training.hungry", [str(job.path), str(tmp_path), "800", "8000"], log=log)
+    assert hungry.wait(200) == 0, log.read_text()
+    small, large = (int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("PEAK"))
     # The additional images are 88 MB. A copy of the smallest split of them would be 30 MB.
     assert large - small < 20e6

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.jobs.folder import JobFolder
+from tests.training.forked import Forked
 
-_PROGRAM = Path(__file__).with_name("resumable.py")
 _KILLS = 3
 
 # All that has a state of its own: dropout's seeds, an adaptive optimizer, an average, a schedule, bfloat16.
@@ -32,15 +29,8 @@ _EVERYTHING = {
 
 
 def _run(job: JobFolder, workspace: Path, result: Path, kill_at: int) -> int:
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    with (job.path / "log.txt").open("ab") as log:
-        return subprocess.run(
-            [sys.executable, str(_PROGRAM), str(job.path), str(workspace), str(result), str(kill_at)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            timeout=200,
-        ).returncode
+    arguments = [str(job.path), str(workspace), str(result), str(kill_at)]
+    return Forked("tests.training.resumable", arguments, log=job.path / "log.txt").wait(200)
 
 
 def test_killed_at_random_steps_a_run_ends_with_the_same_curve_and_weights(
