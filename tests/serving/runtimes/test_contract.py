@@ -22,8 +22,6 @@ from app.serving.runtimes.loading import load_fake, load_litert, load_openvino, 
 from app.store.manifest import Manifest
 from tests.serving.versions import LOGITS, SCALED, SIZE, manifest
 
-Load = Callable[..., Runtime]
-
 
 ENGINES: dict[str, RuntimeLoader] = {
     "openvino": load_openvino,
@@ -46,19 +44,12 @@ def open_engine(name: str, folder: Path, manifest: Manifest) -> Runtime:
         raise
 
 
-@pytest.fixture(params=ENGINES)
-def load(request: pytest.FixtureRequest, saved_models: Path) -> Iterator[Load]:
-    """Loads one of the SavedModels with the runtime under test; closes it at the end."""
-    opened: list[Runtime] = []
-
-    def load(name: str = "plain", **changes: Any) -> Runtime:
-        runtime = open_engine(request.param, saved_models / name, manifest(**changes))
-        opened.append(runtime)
-        return runtime
-
-    yield load
-    for runtime in opened:
-        runtime.close()
+@pytest.fixture(scope="module", params=ENGINES)
+def runtime(request: pytest.FixtureRequest, saved_models: Path) -> Iterator[Runtime]:
+    """The runtime under test, with a SavedModel: the same for all tests of it, as a server's answers all requests."""
+    runtime = open_engine(request.param, saved_models / "plain", manifest())
+    yield runtime
+    runtime.close()
 
 
 def tolerance(runtime: Runtime) -> float:
@@ -76,33 +67,31 @@ def reference(saved_models: Path, name: str) -> tuple[UInt8Array, Float32Array]:
         return arrays["images"], arrays["probabilities"]
 
 
-def test_a_batch_is_answered_with_a_row_of_probabilities_for_each_image(load: Load, images: UInt8Array) -> None:
+def test_a_batch_is_answered_with_a_row_of_probabilities_for_each_image(runtime: Runtime, images: UInt8Array) -> None:
     """uint8 [n, height, width, channels] in; float32 [n, classes] out, each row summing to 1."""
-    answer = load().predict(images)
+    answer = runtime.predict(images)
     assert answer.shape == (9, 3)
     assert answer.dtype == np.float32
     np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
     assert len(np.unique(answer, axis=0)) > 1
 
 
-def test_an_image_gets_the_same_answer_alone_and_in_a_batch(load: Load, images: UInt8Array) -> None:
+def test_an_image_gets_the_same_answer_alone_and_in_a_batch(runtime: Runtime, images: UInt8Array) -> None:
     """What else is in the batch makes no difference."""
-    runtime = load()
     together = runtime.predict(images)
     alone = np.concatenate([runtime.predict(images[index : index + 1]) for index in range(len(images))])
     np.testing.assert_allclose(alone, together, atol=tolerance(runtime))
 
 
-def test_an_empty_batch_has_an_empty_answer(load: Load, images: UInt8Array) -> None:
+def test_an_empty_batch_has_an_empty_answer(runtime: Runtime, images: UInt8Array) -> None:
     """No image: [0, classes]."""
-    answer = load().predict(images[:0])
+    answer = runtime.predict(images[:0])
     assert answer.shape == (0, 3)
     assert answer.dtype == np.float32
 
 
-def test_calls_from_several_threads_do_not_mix(load: Load, images: UInt8Array) -> None:
+def test_calls_from_several_threads_do_not_mix(runtime: Runtime, images: UInt8Array) -> None:
     """Each thread gets the answer to its own images, also where there are more threads than lanes."""
-    runtime = load()
     expected = runtime.predict(images)
 
     def predict(index: int) -> bool:
@@ -113,18 +102,16 @@ def test_calls_from_several_threads_do_not_mix(load: Load, images: UInt8Array) -
         assert all(pool.map(predict, range(200)))
 
 
-def test_an_answer_stays_as_it_was_when_the_next_one_comes(load: Load, images: UInt8Array) -> None:
+def test_an_answer_stays_as_it_was_when_the_next_one_comes(runtime: Runtime, images: UInt8Array) -> None:
     """No buffer of the engine's is handed out."""
-    runtime = load()
     first = runtime.predict(images[:1])
     copy = first.copy()
     runtime.predict(images[1:2])
     np.testing.assert_array_equal(first, copy)
 
 
-def test_an_image_alone_in_the_process_gets_the_same_answer(load: Load, images: UInt8Array) -> None:
+def test_an_image_alone_in_the_process_gets_the_same_answer(runtime: Runtime, images: UInt8Array) -> None:
     """However many threads the engine takes for it."""
-    runtime = load()
     expected = runtime.predict(images[:3])
     for index in range(3):
         answer = runtime.predict(images[index : index + 1], alone=True)
@@ -133,24 +120,23 @@ def test_an_image_alone_in_the_process_gets_the_same_answer(load: Load, images: 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 13, 35])
-def test_batches_of_every_size_are_answered(load: Load, images: UInt8Array, count: int) -> None:
+def test_batches_of_every_size_are_answered(runtime: Runtime, images: UInt8Array, count: int) -> None:
     """Also of sizes that an engine has to split."""
-    runtime = load()
     single = np.concatenate([runtime.predict(images[i : i + 1]) for i in range(len(images))])
     rows = np.arange(count) % len(images)
     np.testing.assert_allclose(runtime.predict(images[rows]), single[rows], atol=tolerance(runtime))
 
 
-def test_images_that_are_a_view_are_read_right(load: Load, images: UInt8Array) -> None:
+def test_images_that_are_a_view_are_read_right(runtime: Runtime, images: UInt8Array) -> None:
     """The memory of a batch need be neither contiguous nor writable."""
-    runtime = load()
     images.flags.writeable = False
     np.testing.assert_allclose(runtime.predict(images[::-1]), runtime.predict(images)[::-1], atol=tolerance(runtime))
 
 
-def test_a_closed_runtime_says_so(load: Load, images: UInt8Array) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_closed_runtime_says_so(saved_models: Path, engine: str, images: UInt8Array) -> None:
     """A call after `close` is an InferenceFailed, and closing twice does no harm."""
-    runtime = load()
+    runtime = open_engine(engine, saved_models / "plain", manifest())
     runtime.close()
     with pytest.raises(InferenceFailed, match="unloaded"):
         runtime.predict(images)
