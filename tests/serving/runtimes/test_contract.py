@@ -22,7 +22,6 @@ from app.serving.runtimes.loading import load_fake, load_litert, load_openvino, 
 from app.store.manifest import Manifest
 from tests.serving.versions import LOGITS, SCALED, SIZE, manifest
 
-
 ENGINES: dict[str, RuntimeLoader] = {
     "openvino": load_openvino,
     "openvino with two lanes": partial(load_openvino, wide=True),
