@@ -51,7 +51,7 @@ def test_the_table_tells_of_jobs_speeds_and_memory(tmp_path: Path) -> None:
     assert "| cats: the recipe | resnet_small | 1,000 | 3 | 91.00% | 86.00% to 94.00% of 200 | 4.50 |" in text
     assert "| 1 | 50.00% | – |" in text
     assert "| 2 | 50.00% | 30.00% |" in text
-    assert "| 2.8 | 80.00% | 30.00% |" in text
+    assert "| 2.83 | 80.00% | 30.00% |" in text
     assert "| 1.10 | 2.20 |" in text
     assert "take 10,000 MB when decoded" in text
     assert "- cats: the recipe: beside other work" in text
