@@ -26,7 +26,7 @@ def markdown(results: Results) -> str:
     rounds = f"{results.rounds} interleaved round{'s' if results.rounds > 1 else ''} of {results.seconds:g} s a load"
     parts = [
         "# Results",
-        f"Written by `make bench` on {results.began:%d %B %Y}. {_machine(results.machine)}",
+        f"Written by `make bench` on {results.began:%d %B %Y}. {machine_in_words(results.machine)}",
         f"Each figure is the median of {rounds}, ± half of the distance between the least and the most. Every server's "
         "answers to 16 images were compared with TensorFlow's before it was timed. Server and load generator (wrk) "
         "share the cores.",
@@ -44,7 +44,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _machine(machine: Machine) -> str:
+def machine_in_words(machine: Machine) -> str:
+    """One sentence."""
     software = ", ".join(f"{name} {version}" for name, version in machine.software.items())
     return (
         f"{machine.processor}, {machine.cores} cores ({', '.join(machine.extensions)}), "

@@ -87,8 +87,18 @@ class Splits(BaseModel):
 
     model_config = _STRICT
 
-    validation: float = Field(0.1, gt=0, lt=0.5, description="Share that chooses epochs and stops early.")
-    test: float = Field(0.15, gt=0, lt=0.5, description="Share that the result is measured on, once.")
+    validation: float | None = Field(
+        None,
+        gt=0,
+        lt=0.5,
+        description="Share that chooses epochs and stops early. Unset: 0.1, but no more than about 2,500 images.",
+    )
+    test: float | None = Field(
+        None,
+        gt=0,
+        lt=0.5,
+        description="Share that the result is measured on, once. Unset: 0.15, but no more than about 5,000 images.",
+    )
 
 
 class Shapes(BaseModel):

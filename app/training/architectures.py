@@ -18,6 +18,10 @@ from app.training.whitening import add_whitening
 
 Tensor = Any
 
+# The largest of many activations, summed up over hundreds of channels, are logits so far apart that the first hundreds
+# of steps at a high learning rate only undo them. After D. Page, "How to train your ResNet" (2018).
+_LOGIT_SCALE = 0.125
+
 
 def build(
     architecture: Architecture,
@@ -51,6 +55,8 @@ def build(
             x = add_base(_scaled(x, scaling(architecture)), architecture, preprocessing)
     # Logits and softmax stay in float32: bfloat16 has three digits.
     logits = layers.Dense(classes, name="logits", dtype="float32")(x)
+    if isinstance(architecture, ResNetSmall):
+        logits = layers.Rescaling(_LOGIT_SCALE, dtype="float32")(logits)
     return keras.Model(image, logits, name=architecture.name)
 
 

@@ -24,6 +24,11 @@ _MOST_OF_A_CLASS = 0.3
 _MANY = 20
 _MOST_NAMED = 5
 
+# What is held out where the spec does not say: a share, but no more images than tell two good models apart (the
+# standard error of 90 % of 5,000 is 0.4 points); the others do more good where they train.
+_VALIDATION, _MOST_VALIDATION = 0.1, 2500
+_TEST, _MOST_TEST = 0.15, 5000
+
 
 @dataclass(frozen=True)
 class Split:
@@ -148,6 +153,9 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
             sides[group] = side
         else:
             pools[source.targets[group[0]]].append(group)
+    images = len(given)
+    test = min(_TEST, _MOST_TEST / images) if splits.test is None else splits.test
+    validation = min(_VALIDATION, _MOST_VALIDATION / images) if splits.validation is None else splits.validation
     moved = sides != given
     own, lost = (np.bincount(source.targets[which]) for which in (given == 0, moved & (given == 0)))
     poor = {number for number, count in enumerate(lost.tolist()) if count > _MOST_OF_A_CLASS * own[number]}
@@ -157,7 +165,7 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
         size = sum(map(len, pool))
         wanted = {
             name: 0 if name in source.given else max(1, round(size * share))
-            for name, share in (("test", splits.test), ("validation", splits.validation))
+            for name, share in (("test", test), ("validation", validation))
         }
         ordered = _ordered(pool, source, max(wanted.values()), random)
         # Tiny classes: rounding must not eat up what there is to train on.

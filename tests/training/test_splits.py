@@ -51,6 +51,17 @@ def test_splits_are_stratified_disjoint_and_complete() -> None:
     assert np.bincount(source.targets[sides.validation]).tolist() == [10, 20, 4]
 
 
+@pytest.mark.parametrize(
+    ("images", "expected"), [(1000, (750, 100, 150)), (25_000, (18_750, 2500, 3750)), (50_000, (42_500, 2500, 5000))]
+)
+def test_of_many_images_more_are_trained_on(images: int, expected: tuple[int, int, int]) -> None:
+    """Where the spec does not say otherwise: more than a few thousand held out say little more than these do."""
+    source = _source({"a": images // 2, "b": images // 2})
+    assert tuple(map(len, _sides(split(source, Splits(), seed=0)))) == expected
+    sides = split(source, Splits(test=0.2), seed=0)
+    assert (len(sides.test), len(sides.validation)) == (images // 5, expected[1])
+
+
 def test_splits_depend_on_the_seed_alone() -> None:
     """The same seed gives the same split, another seed another one."""
     source = _source({"a": 50, "b": 50})
