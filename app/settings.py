@@ -36,10 +36,10 @@ class Settings(BaseSettings):
         description="Inference engine. `auto`: the faster of OpenVINO and LiteRT; TensorFlow for graphs that neither "
         "can read.",
     )
-    precision: Literal["auto", "f32", "bf16"] = Field(
+    precision: Literal["auto", "f32", "bf16", "int8"] = Field(
         "auto",
-        description="What the engine computes in. `auto`: f32, or bf16 where it is faster and was measured to lose "
-        "nothing that matters.",
+        description="What the engine computes in. `auto`: f32, or bf16 or int8 where that is faster and was measured "
+        "to lose nothing that matters.",
     )
     lanes: int = Field(
         0, ge=0, le=256, description="Micro-batches that a process decodes and classifies at a time; 0: one a core."
@@ -118,9 +118,10 @@ class Settings(BaseSettings):
 
     def check(self) -> None:
         """Raise ConfigurationError for combinations that must not start."""
-        if self.precision == "bf16" and self.runtime not in ("auto", "openvino"):
+        if self.precision in ("bf16", "int8") and self.runtime not in ("auto", "openvino"):
             raise ConfigurationError(
-                f"FOVEA_PRECISION=bf16 needs OpenVINO, but FOVEA_RUNTIME is {self.runtime}: set it to auto or openvino."
+                f"FOVEA_PRECISION={self.precision} needs OpenVINO, but FOVEA_RUNTIME is {self.runtime}: set it to auto "
+                "or openvino."
             )
         if not self.loopback and self.api_keys is None and not self.allow_anonymous:
             raise ConfigurationError(

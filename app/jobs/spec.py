@@ -224,6 +224,15 @@ class TrainingSpec(BaseModel):
         description="Time between two checkpoints amid an epoch; there is one after each epoch in any case. What was "
         "done since the last one is done again when a job is resumed.",
     )
+    precisions: tuple[Literal["bf16", "int8"], ...] = Field(
+        ("bf16", "int8"), description="Lower precisions that are measured on the test split."
+    )
+    precision_loss: float = Field(
+        0.1,
+        ge=0,
+        le=5,
+        description="Points of accuracy that a lower precision may lose and still be used, where it is faster.",
+    )
     promotion: Literal["manual", "if_better", "always"] = Field(
         "manual",
         description="`manual`: registered only. `if_better`: promoted if on the same test images it is shown to be "

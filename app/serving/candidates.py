@@ -16,7 +16,9 @@ from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.compiled_models import CompiledModels
 from app.serving.runtimes.loading import load_litert, load_openvino, load_tensorflow, openvino_is_compiled
 from app.settings import Settings
-from app.store.manifest import LITERT, Manifest, Precision
+from app.store.manifest import INT8, LITERT, LowerPrecision, Manifest, Precision
+
+_LOWER: tuple[LowerPrecision, ...] = ("bf16", "int8")
 
 _log = logging.getLogger(__name__)
 
@@ -69,26 +71,43 @@ def candidates(settings: Settings) -> Candidates:
                 return [[litert]]
             case "tensorflow":
                 return [[tensorflow]]
-        harmless = manifest.allows("bf16")
-        harmful = not harmless and "bf16" in manifest.precisions
-        if settings.precision == "bf16" and harmful:
-            check = manifest.precisions["bf16"]
-            _log.warning(
-                "%s is served in f32, although FOVEA_PRECISION is bf16: on its %d test images the accuracy in bf16 was "
-                "measured to be %.4f, with %.2f %% of them in the same class as in f32.",
-                *(manifest.model, check.images, check.accuracy, 100 * check.agreement),
-            )
-        if settings.precision == "bf16" and not harmful:
-            found = [[openvino("bf16")], [openvino("f32")]]
+        asked = settings.precision
+        if asked in ("bf16", "int8") and _may_be_asked_for(asked, manifest):
+            found = [[openvino(asked)], [openvino("f32")]]
         else:
-            harmless = harmless and settings.precision == "auto"
-            found = [[openvino("f32"), *([openvino("bf16")] if harmless else [])]]
+            lower = [openvino(each) for each in _LOWER if asked == "auto" and _is_harmless(each, manifest)]
+            found = [[openvino("f32"), *lower]]
             if settings.runtime == "auto" and LITERT in manifest.files and find_spec("ai_edge_litert") is not None:
                 found[0].append(litert)
         # TensorFlow takes seconds to load and some 400 MB, and was never the fastest: it is not timed with the others.
         return [*found, [Candidate("tensorflow-f32", _load_fallback)]] if settings.runtime == "auto" else found
 
     return groups
+
+
+def _is_harmless(precision: LowerPrecision, manifest: Manifest) -> bool:
+    """Whether a version may be served in a precision unasked."""
+    return manifest.allows(precision) and (precision != "int8" or INT8 in manifest.files)
+
+
+def _may_be_asked_for(precision: LowerPrecision, manifest: Manifest) -> bool:
+    """Whether a version can be served in a precision, and was not measured to lose by it; the log says why not."""
+    check = manifest.precisions.get(precision)
+    if check is not None and not manifest.allows(precision):
+        _log.warning(
+            "%s is served in f32, although FOVEA_PRECISION is %s: on its %d test images the accuracy in %s was "
+            "measured to be %.4f, with %.2f %% of them in the same class as in f32.",
+            *(manifest.model, precision, check.images, precision, check.accuracy, 100 * check.agreement),
+        )
+        return False
+    if precision == "int8" and INT8 not in manifest.files:
+        _log.warning(
+            "%s is served in f32, although FOVEA_PRECISION is int8: it has no %s, which training makes where it does "
+            "no harm.",
+            *(manifest.model, INT8),
+        )
+        return False
+    return True
 
 
 def circumstances(settings: Settings) -> dict[str, str | int]:

@@ -51,7 +51,7 @@ class Task(BaseModel):
     cache: Path
     max_batch: int
     runtime: Literal["auto", "openvino", "litert", "tensorflow", "fake"]
-    precision: Literal["auto", "f32", "bf16"]
+    precision: Literal["auto", "f32", "bf16", "int8"]
 
     @classmethod
     def of(cls, settings: Settings, folder: Path, lanes: int, threads: int) -> Task:

@@ -25,6 +25,7 @@ from app.training.fit import Fitted
 from app.training.golden import write_golden
 from app.training.litert import write_litert
 from app.training.membership import write_trained_on
+from app.training.quantization import Int8Network
 
 # Golden examples of a version: enough to meet every class of a usual model, few enough to replay in no time.
 _GOLDEN = 8
@@ -64,10 +65,16 @@ def register(
     fitted: Fitted,
     evaluation: Evaluation,
     precisions: dict[str, PrecisionCheck],
+    int8: Int8Network | None = None,
 ) -> int:
-    """Export into `staged`, add golden examples and the manifest, and register; returns the version."""
+    """Export into `staged`, add golden examples and the manifest, and register; returns the version.
+
+    `int8`: stored beside the SavedModel, to be served where the processor gains by it.
+    """
     input_spec, output_spec = export(fitted.model, data.preprocessing, len(data.labels), staged)
     write_litert(staged)
+    if int8 is not None:
+        int8.write(staged)
     write_trained_on(staged, data)
     served = tf.saved_model.load(str(staged)).signatures["serving_default"]
 

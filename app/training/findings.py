@@ -197,8 +197,8 @@ def _of_the_precisions(evaluation: Evaluation, precisions: dict[str, PrecisionCh
             Finding(
                 "good" if harmless else "note",
                 f"In {name} the accuracy changes by {change:+.2f} points, and {check.agreement:.1%} of the images are "
-                f"put in the same class: it is {'' if harmless else 'not '}served in {name} where the processor gains "
-                "by it.",
+                f"put in the same class: it is {'' if harmless else 'not '}served in {name}"
+                f"{' where the processor gains by it' if harmless else ''}.",
             )
         )
     return said

@@ -216,7 +216,8 @@ def _precisions(report: Report) -> str:
     if not report["precisions"]:
         return ""
     full = report["test"]["accuracy"]
-    rows = [["f32", f"{full:.2%}", "", "", "", "reference"]]
+    rate = next((check["f32_images_per_second"] for check in report["precisions"].values()), None)
+    rows = [["f32", f"{full:.2%}", "", "", "", _rate(rate), "reference"]]
     for name, check in report["precisions"].items():
         rows.append(
             [
@@ -225,16 +226,24 @@ def _precisions(report: Report) -> str:
                 f"{100 * (check['accuracy'] - full):+.2f}",
                 f"{check['agreement']:.2%}",
                 f"{check['max_difference']:.3f}",
+                _rate(check["images_per_second"], check["f32_images_per_second"]),
                 "harmless" if check["harmless"] else "not harmless",
             ]
         )
-    names = ["Precision", "Accuracy", "Points", "Same class", "Largest difference", ""]
+    names = ["Precision", "Accuracy", "Points", "Same class", "Largest difference", "Images/s", ""]
     return _section(
         "Reduced precision",
-        "The test split, answered once more as a server with this precision would. What is harmless is used where the "
-        "processor gains by it.",
-        f'<div class="scroll">{_table(names, rows, numeric={1, 2, 3, 4})}</div>',
+        "The test split, answered once more as a server with this precision would; and its pace on the machine that "
+        "trained, busy as it was. What is harmless is used where the processor gains by it.",
+        f'<div class="scroll">{_table(names, rows, numeric={1, 2, 3, 4, 5})}</div>',
     )
+
+
+def _rate(rate: float | None, f32: float | None = None) -> str:
+    """Images a second, and how many times that of f32; nothing where it was not measured."""
+    if rate is None:
+        return ""
+    return f"{rate:,.0f}" + (f" ({rate / f32:.1f} x)" if f32 else "")
 
 
 def _data(report: Report) -> str:

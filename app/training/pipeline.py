@@ -13,7 +13,7 @@ from app.training.dataset import prepare
 from app.training.evaluate import evaluate
 from app.training.export import find_version, register
 from app.training.fit import fit
-from app.training.precision import check_bf16
+from app.training.precision import check_precisions
 from app.training.promote import promote
 from app.training.remaining import Afterwards, answers_afterwards
 from app.training.report import Trained, write_evaluation
@@ -57,14 +57,13 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
         fitted = calibrated.fitted
         reporter.phase("evaluate", _test_split(len(data.test)))
         evaluation = evaluate(calibrated, data, reporter)
-        bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, threads)
+        lowered = check_precisions(fitted.model, data, evaluation, spec, registry, reporter, threads)
         low, high = evaluation.interval.low, evaluation.interval.high
         reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} ({low:.4f} to {high:.4f}) on the test split")
-        precisions = {"bf16": bf16} if bf16 is not None else {}
-        trained = Trained(job.id, data, fitted, evaluation, precisions, datasets.report(spec.dataset))
+        trained = Trained(job.id, data, fitted, evaluation, lowered.checks, datasets.report(spec.dataset))
         with registry.staging() as staged:
             write_evaluation(staged, trained)
-            version = register(registry, staged, job.id, spec, data, fitted, evaluation, precisions)
+            version = register(registry, staged, job.id, spec, data, fitted, evaluation, lowered.checks, lowered.int8)
         reporter.phase("register", f"{spec.model_name} version {version}")
     else:
         reporter.phase("register", f"an earlier attempt registered {spec.model_name} version {version}")
@@ -72,7 +71,10 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
     reporter.phase("promote", outcome.reason)
     if fitted is not None and fitted.seconds_per_answer:
         answers = answers_afterwards(
-            validation=len(data.validation), test=len(data.test), mirrored=fitted.recipe.mirror_average
+            validation=len(data.validation),
+            test=len(data.test),
+            precisions=len(spec.precisions),
+            mirrored=fitted.recipe.mirror_average,
         )
         afterwards.remember(time.monotonic() - begun, answers, fitted.seconds_per_answer)
     return JobResult(

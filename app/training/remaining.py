@@ -91,13 +91,13 @@ class TimeLeft:
         return epoch * (self._epochs - done - of_steps * step / shares.steps)
 
 
-def answers_afterwards(*, validation: int, test: int, mirrored: bool) -> int:
+def answers_afterwards(*, validation: int, test: int, precisions: int, mirrored: bool) -> int:
     """How often the network answers an image after the last epoch.
 
-    The validation split once, to be calibrated; the test split as it is, calibrated, and in bfloat16. Each `mirrored`
-    too, where the mean over both is the answer.
+    The validation split once, to be calibrated; the test split as it is, calibrated, and in each lower precision. Each
+    `mirrored` too, where the mean over both is the answer.
     """
-    return (validation + 3 * test) * (2 if mirrored else 1)
+    return (validation + (2 + precisions) * test) * (2 if mirrored else 1)
 
 
 class Afterwards:

@@ -136,6 +136,7 @@ class Run:
             answers = answers_afterwards(
                 validation=len(self._data.validation),
                 test=len(self._data.test),
+                precisions=len(self._recipe.precisions),
                 mirrored=self._recipe.mirror_average,
             )
             after = self._afterwards.seconds(answers, self._clock.seconds_per_answer)

@@ -32,6 +32,8 @@ def _values(annotation: Any) -> list[str]:
         return [f"`{value}`" for value in get_args(annotation)]
     if annotation is bool:
         return ["`true`", "`false`"]
+    if get_origin(annotation) is tuple:
+        return _values(get_args(annotation)[0])
     if get_origin(annotation) is dict:
         return ['`{"class": factor}`']
     if get_origin(annotation) in (typing.Union, UnionType):

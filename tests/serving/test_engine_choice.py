@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -505,6 +505,11 @@ HARMFUL: dict[str, Any] = {
     "precisions": {"bf16": PrecisionCheck(accuracy=0.89, images=1000, agreement=0.98, max_difference=0.2)},
 }
 LITERT: dict[str, Any] = {"files": {"model.tflite": "0" * 64}}
+INT8: dict[str, Any] = {
+    "metrics": {"accuracy": 0.9},
+    "precisions": {"int8": PrecisionCheck(accuracy=0.9, images=1000, agreement=0.995, max_difference=0.1)},
+    "files": {"int8/model.xml": "0" * 64},
+}
 
 
 @pytest.mark.parametrize(
@@ -518,6 +523,11 @@ LITERT: dict[str, Any] = {"files": {"model.tflite": "0" * 64}}
         ({"precision": "bf16"}, HARMLESS, [["openvino-bf16"], ["openvino-f32"], ["tensorflow-f32"]]),
         ({"precision": "bf16", "runtime": "openvino"}, HARMFUL, [["openvino-f32"]]),
         ({}, HARMFUL, [["openvino-f32"], ["tensorflow-f32"]]),
+        ({}, INT8, [["openvino-f32", "openvino-int8"], ["tensorflow-f32"]]),
+        ({}, INT8 | {"files": {}}, [["openvino-f32"], ["tensorflow-f32"]]),
+        ({"precision": "f32"}, INT8, [["openvino-f32"], ["tensorflow-f32"]]),
+        ({"precision": "int8"}, INT8, [["openvino-int8"], ["openvino-f32"], ["tensorflow-f32"]]),
+        ({"precision": "int8"}, LITERT, [["openvino-f32", "litert-f32"], ["tensorflow-f32"]]),
         ({"runtime": "openvino"}, HARMLESS | LITERT, [["openvino-f32", "openvino-bf16"]]),
         ({"runtime": "litert"}, LITERT, [["litert-f32"]]),
         ({"runtime": "tensorflow"}, {}, [["tensorflow-f32"]]),
@@ -527,13 +537,13 @@ LITERT: dict[str, Any] = {"files": {"model.tflite": "0" * 64}}
 def test_which_engines_may_run_a_version(
     settings: dict[str, Any], changes: dict[str, Any], expected: list[list[str]]
 ) -> None:
-    """bf16 only where it was measured to be harmless, or is asked for and was not measured; LiteRT where the version
-    carries its export; TensorFlow, which costs seconds, only where the others cannot.
+    """bf16 only where it was measured to be harmless, or is asked for and was not measured; int8 and LiteRT where the
+    version carries their exports; TensorFlow, which costs seconds, only where the others cannot.
     """
     assert names(candidates(Settings(**settings))(manifest("shapes", **changes))) == expected
 
 
-def test_the_log_says_why_bf16_that_was_asked_for_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_why_a_precision_that_was_asked_for_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     """With what was measured; where nothing was wrong it says nothing."""
     allowed = candidates(Settings(precision="bf16"))
     allowed(manifest("shapes", **HARMLESS))
@@ -541,6 +551,8 @@ def test_the_log_says_why_bf16_that_was_asked_for_is_not_used(caplog: pytest.Log
     allowed(manifest("shapes", **HARMFUL))
     assert "shapes is served in f32, although FOVEA_PRECISION is bf16" in caplog.text
     assert "measured to be 0.8900, with 98.00 % of them in the same class" in caplog.text
+    candidates(Settings(precision="int8"))(manifest("shapes", **LITERT))
+    assert "although FOVEA_PRECISION is int8: it has no int8/model.xml" in caplog.text
 
 
 def test_litert_is_no_candidate_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,10 +561,11 @@ def test_litert_is_no_candidate_where_it_is_not_installed(monkeypatch: pytest.Mo
     assert names(candidates(Settings())(manifest("shapes", **LITERT)))[0] == ["openvino-f32"]
 
 
-def test_bf16_needs_openvino() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_lower_precisions_need_openvino(precision: Literal["bf16", "int8"]) -> None:
     """Asking for what cannot be had stops the start."""
-    with pytest.raises(ConfigurationError, match="FOVEA_PRECISION=bf16 needs OpenVINO"):
-        Settings(runtime="litert", precision="bf16").check()
+    with pytest.raises(ConfigurationError, match=f"FOVEA_PRECISION={precision} needs OpenVINO"):
+        Settings(runtime="litert", precision=precision).check()
 
 
 def real(registry: Registry, saved_model: Path, **changes: Any) -> Opening:

@@ -18,8 +18,8 @@ PreparedJob = tuple[TrainingSpec, TrainingData, Reporter, JobFolder]
 
 
 def prepared_job(workspace: Path, **fields: object) -> PreparedJob:
-    """Queue a tiny job on `shapes`, and prepare its data."""
-    small = {"dataset": "shapes", "shapes": {"images": 90}, "batch_size": 16, "epochs": 2}
+    """Queue a tiny job on `shapes`, in f32 only, and prepare its data."""
+    small = {"dataset": "shapes", "shapes": {"images": 90}, "batch_size": 16, "epochs": 2, "precisions": []}
     job = Jobs(workspace / "jobs").submit(TrainingSpec.model_validate({**small, **fields}))
     reporter = Reporter(job, attempt=1)
     return job.spec(), prepare(job.spec(), Datasets(workspace / "datasets"), reporter), reporter, job

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,11 +15,14 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from app.instructions import multiplies_int8
 from app.jobs.folder import JobFolder
 from app.jobs.networks import SimpleCNN
 from app.jobs.spec import TrainingSpec
 from app.openvino_import import import_openvino
-from app.store.manifest import EVALUATION, GOLDEN, LITERT, TRAINED_ON, PrecisionCheck
+from app.serving.runtimes.compiled_models import CompiledModels
+from app.serving.runtimes.loading import load_openvino
+from app.store.manifest import EVALUATION, GOLDEN, INT8, LITERT, TRAINED_ON
 from app.store.registry import Registry
 from app.training import precision
 from app.training.answers import cross_entropy
@@ -33,8 +36,9 @@ from app.training.figures import draw_confusion_matrix
 from app.training.fit import Fitted, fit
 from app.training.membership import among, read_trained_on
 from app.training.normalization import choose_normalization
-from app.training.precision import check_bf16, compare
+from app.training.precision import Lowered, check_precisions, compare
 from app.training.promote import Outcome, promote
+from app.training.quantization import Int8Network
 from app.training.recipes import choose
 from app.training.report import Trained, write_evaluation
 from app.training.reporter import Cancelled, Reporter
@@ -82,11 +86,10 @@ def _register(
     calibrated = calibrate(fitted, data, reporter)
     fitted = calibrated.fitted
     evaluation = evaluate(calibrated, data, reporter)
-    bf16 = check_bf16(fitted.model, data, evaluation, registry, reporter, 1)
-    precisions = {"bf16": bf16} if bf16 else {}
+    lowered = check_precisions(fitted.model, data, evaluation, spec, registry, reporter, 1)
     with registry.staging() as staged:
-        write_evaluation(staged, Trained(job.id, data, fitted, evaluation, precisions))
-        version = register(registry, staged, job.id, spec, data, fitted, evaluation, precisions)
+        write_evaluation(staged, Trained(job.id, data, fitted, evaluation, lowered.checks))
+        version = register(registry, staged, job.id, spec, data, fitted, evaluation, lowered.checks, lowered.int8)
     return Exported(registry, version, spec, data, fitted, evaluation, job)
 
 
@@ -94,7 +97,8 @@ def _register(
 def good(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A version that learned something."""
     folder = tmp_path_factory.mktemp("good")
-    return _export(Registry(folder / "store"), folder / "workspace", epochs=12)
+    lower = ["bf16", "int8"]
+    return _export(Registry(folder / "store"), folder / "workspace", epochs=12, precisions=lower, precision_loss=5)
 
 
 def test_a_version_is_complete_and_answers_as_the_network_does(good: Exported) -> None:
@@ -148,52 +152,107 @@ def test_the_version_carries_the_same_network_for_litert(good: Exported) -> None
     np.testing.assert_allclose(answers, good.evaluation.probabilities, atol=1e-5)
 
 
-def test_what_bf16_costs_is_measured_on_the_test_split(good: Exported) -> None:
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_what_a_lower_precision_costs_is_measured_on_the_test_split(
+    good: Exported, name: Literal["bf16", "int8"]
+) -> None:
     """Where the processor computes in it; else the manifest says nothing, and the log why."""
     manifest = good.registry.manifest("shapes", good.version)
-    if "bf16" not in manifest.precisions:
-        assert "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if name not in manifest.precisions:
+        assert not _computes(name)
         return
-    check = manifest.precisions["bf16"]
+    check = manifest.precisions[name]
     assert check.images == len(good.data.test)
     assert 0 < check.max_difference < 0.1
-    assert manifest.allows("bf16") is check.harmless(good.evaluation.accuracy)
+    assert manifest.allows(name) is check.harmless(good.evaluation.accuracy)
+    assert check.bound == 0.05
+    assert check.images_per_second is not None
+    assert check.f32_images_per_second is not None
+    report = json.loads((good.registry.folder("shapes", good.version) / EVALUATION / "report.json").read_text())
+    assert report["precisions"][name]["images_per_second"] == check.images_per_second
 
 
-def test_a_failure_while_bf16_is_measured_costs_no_version(
+def _computes(name: Literal["bf16", "int8"]) -> bool:
+    if name == "int8":
+        return multiplies_int8()
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def test_the_quantized_network_is_a_version_s_own_file_and_is_served(good: Exported, tmp_path: Path) -> None:
+    """Both of its files are hashed, are a fraction of the size, and answer as they did when they were measured; what is
+    kept of the f32 one on disk is not taken for it.
+    """
+    manifest = good.registry.verify("shapes", good.version)
+    if not _computes("int8"):
+        assert INT8 not in manifest.files
+        return
+    assert {INT8, "int8/model.bin"} <= manifest.files.keys()
+    folder = good.registry.folder("shapes", good.version)
+    (weights,) = folder.glob("variables/variables.data-*")
+    assert (folder / INT8).with_suffix(".bin").stat().st_size < 0.6 * weights.stat().st_size
+    compiled = CompiledModels(tmp_path / "compiled")
+    load_openvino(folder, manifest, lanes=1, threads=1, compiled=compiled).close()
+    runtime = load_openvino(folder, manifest, lanes=1, threads=1, precision="int8", compiled=compiled)
+    answers = runtime.predict(good.data.images[good.data.test])
+    runtime.close()
+    check = manifest.precisions["int8"]
+    assert runtime.name == "openvino-int8"
+    assert np.abs(answers - good.evaluation.probabilities).max() == pytest.approx(check.max_difference, abs=1e-4)
+    assert (answers.argmax(axis=1) == good.data.targets[good.data.test]).mean() == check.accuracy
+
+
+def test_a_failure_while_a_precision_is_measured_costs_no_version(
     good: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Hours of training are not lost to an engine; nor to its answers where they are no numbers."""
     full = good.evaluation.probabilities
+    wrong = np.roll(full, 1, axis=1)
+    network = Int8Network(b"graph", b"weights")
     reporter = Reporter(good.job, attempt=1)
 
-    def check(answers: Callable[..., Any]) -> PrecisionCheck | None:
-        monkeypatch.setattr(precision, "_answers", answers)
-        return check_bf16(good.fitted.model, good.data, good.evaluation, good.registry, reporter, 1)
+    def check(measure: Callable[[str], Any]) -> Lowered:
+        monkeypatch.setattr(precision._Engine, "measure", lambda _, name: measure(name))
+        return check_precisions(good.fitted.model, good.data, good.evaluation, good.spec, good.registry, reporter, 1)
 
-    def fail(*_: object) -> None:
+    def fail(_: str) -> None:
         raise RuntimeError("no primitive")
 
-    def cancel(*_: object) -> None:
+    def cancel(_: str) -> None:
         raise Cancelled
 
-    assert check(fail) is None
+    assert check(fail) == Lowered({})
     assert "bf16 is not measured: OpenVINO fails (RuntimeError: no primitive)" in capsys.readouterr().out
-    assert check(lambda *_: np.full_like(full, np.nan)) is None
-    assert "not finite" in capsys.readouterr().out
-    assert check(lambda *_: full) is not None
+    assert check(lambda _: (np.full_like(full, np.nan), (2.0, 1.0), network)) == Lowered({})
+    assert "int8 does not do: some of its answers are not finite" in capsys.readouterr().out
+    harmful = check(lambda _: (wrong, (2.0, 1.0), network))
+    assert harmful.checks.keys() == {"bf16", "int8"}
+    assert harmful.int8 is None
+    assert "2.0 times as fast: not harmless" in capsys.readouterr().out
+    harmless = check(lambda name: (full, (2.0, 1.0), network if name == "int8" else None))
+    assert (harmless.checks["int8"].images_per_second, harmless.int8) == (2.0, network)
     with pytest.raises(Cancelled):
         check(cancel)
+
+
+def test_without_the_engine_there_is_a_version_in_f32(
+    good: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the trainer alone brings is enough."""
+    monkeypatch.setattr(precision, "find_spec", lambda _: None)
+    reporter = Reporter(good.job, attempt=1)
+    found = check_precisions(good.fitted.model, good.data, good.evaluation, good.spec, good.registry, reporter, 1)
+    assert found == Lowered({})
+    assert "int8 is not measured: OpenVINO is not installed" in capsys.readouterr().out
 
 
 def test_precisions_are_compared_image_by_image(good: Exported) -> None:
     """A wrong answer that is right in the other precision makes them disagree, though the accuracy stays."""
     full = good.evaluation.probabilities
-    same = compare(full, full, good.data)
+    same = compare(full, full, good.data, bound=0.001)
     assert (same.accuracy, same.agreement, same.max_difference) == (good.evaluation.accuracy, 1, 0)
     lower = full.copy()
     lower[0] = np.roll(lower[0], 1)
-    other = compare(lower, full, good.data)
+    other = compare(lower, full, good.data, bound=0.001)
     assert other.agreement == pytest.approx(1 - 1 / len(full))
     assert other.max_difference == pytest.approx(np.abs(lower[0] - full[0]).max())
 

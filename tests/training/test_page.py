@@ -113,7 +113,16 @@ def _report(labels: list[str]) -> dict[str, Any]:
         "best_epoch": 4,
         "epochs": epochs,
         "network": {"name": "simple_cnn", "parameters": 1234},
-        "precisions": {"bf16": {"accuracy": 0.9, "agreement": 1.0, "max_difference": 0.01, "harmless": True}},
+        "precisions": {
+            "int8": {
+                "accuracy": 0.9,
+                "agreement": 1.0,
+                "max_difference": 0.01,
+                "images_per_second": 9000.0,
+                "f32_images_per_second": 3000.0,
+                "harmless": True,
+            }
+        },
         "data": {
             "dataset": "shapes",
             "sha256": "ab" * 32,

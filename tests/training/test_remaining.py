@@ -79,9 +79,9 @@ def test_what_comes_after_the_last_epoch_is_remembered_from_job_to_job(tmp_path:
 
 
 def test_what_is_answered_after_the_last_epoch_is_counted() -> None:
-    """Validation once, the test split three times; all of it twice where mirror images are answered too."""
-    assert answers_afterwards(validation=100, test=200, mirrored=False) == 700
-    assert answers_afterwards(validation=100, test=200, mirrored=True) == 1400
+    """Validation once, the test split twice and in each lower precision; all of it twice with mirror images."""
+    assert answers_afterwards(validation=100, test=200, precisions=1, mirrored=False) == 700
+    assert answers_afterwards(validation=100, test=200, precisions=2, mirrored=True) == 1800
 
 
 @pytest.mark.parametrize("spoilt", ["", "{}", '["long"]', "[-5]"])

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from app.errors import InferenceFailed, VersionRefused
+from app.instructions import multiplies_int8
 from app.openvino_import import import_openvino
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.processor import processor
@@ -20,7 +21,7 @@ from app.serving.runtimes.compiled_models import CompiledModels
 from app.serving.runtimes.inputs import to_input
 from app.serving.runtimes.outputs import no_images, to_probabilities
 from app.serving.runtimes.spare import spare_calls
-from app.store.manifest import Manifest, Precision
+from app.store.manifest import INT8, Manifest, Precision
 
 # A lane with a compiled model of its own runs it on its own thread; with a stream of a shared one, OpenVINO hands each
 # call over to a thread of the stream and back, and leaves cores idle in between. But each copies the weights, so that
@@ -126,17 +127,24 @@ class _Opener:
     ) -> None:
         self._ov = ov
         self._core = ov.Core()
-        self._folder = folder
+        self._graph = folder if precision != "int8" else folder / INT8
         self._manifest = manifest
+        self._precision = precision
         # Only the files' hashes say which graph it is.
         self._compiled = compiled if manifest.files else None
         self._model: Any | None = None
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise VersionRefused("This processor does not compute in bf16.")
+        if precision == "int8":
+            if not self._graph.is_file():
+                raise VersionRefused(f"It has no {INT8}, which is served in int8: set FOVEA_PRECISION=auto.")
+            # Elsewhere sums of products can overflow, and what was measured of the version does not hold.
+            if not multiplies_int8():
+                raise VersionRefused("This processor does not compute in int8.")
 
     def open(self, properties: Mapping[str, object], count: int) -> list[Any]:
         """So many models that share nothing, compiled once at most: all others are copies of what that gave."""
-        key = _key(self._ov, self._manifest, properties)
+        key = _key(self._ov, self._manifest, self._precision, properties)
         if self._compiled is not None and (blob := self._compiled.load(key)) is not None:
             if models := self._copies(blob, properties, count):
                 return models
@@ -160,7 +168,7 @@ class _Opener:
 
     def _compile(self, properties: Mapping[str, object]) -> Any:
         if self._model is None:
-            self._model = self._core.read_model(self._folder)
+            self._model = self._core.read_model(self._graph)
         return self._core.compile_model(self._model, "CPU", dict(properties))
 
 
@@ -177,7 +185,9 @@ def is_compiled(
     """Whether all that a runtime with these arguments would compile is there already."""
     ov = import_openvino()
     layouts = _layouts(folder, precision, lanes, threads, wide=wide)
-    return bool(manifest.files) and all(compiled.has(_key(ov, manifest, properties)) for properties, _ in layouts)
+    return bool(manifest.files) and all(
+        compiled.has(_key(ov, manifest, precision, properties)) for properties, _ in layouts
+    )
 
 
 def _layouts(
@@ -191,8 +201,9 @@ def _layouts(
     return [
         (
             {
-                # Processors with bf16 would compute in it by themselves.
-                "INFERENCE_PRECISION_HINT": precision,
+                # Processors with bf16 would compute in it by themselves. What is not quantized of an int8 graph is in
+                # f32: measured faster than in bf16, which converts to and fro.
+                "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
                 # Each call of a shared model runs on a stream of its own, on the cores that the others leave.
                 "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": number,
@@ -215,9 +226,11 @@ def _calls(folder: Path, lanes: int) -> int:
     return lanes + spare_calls(_weights(folder))
 
 
-def _key(ov: ModuleType, manifest: Manifest, properties: Mapping[str, object]) -> str:
+def _key(ov: ModuleType, manifest: Manifest, precision: Precision, properties: Mapping[str, object]) -> str:
+    # An int8 graph has the properties of the f32 one.
+    graph = {"graph": INT8} if precision == "int8" else {}
     return CompiledModels.key(
-        manifest, openvino=ov.get_version(), processor=processor().key, properties=dict(properties)
+        manifest, openvino=ov.get_version(), processor=processor().key, properties={**properties, **graph}
     )
 
 

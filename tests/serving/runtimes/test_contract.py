@@ -15,11 +15,10 @@ import pytest
 
 from app.errors import InferenceFailed, VersionRefused
 from app.preprocessing import Float32Array, UInt8Array
-from app.serving.golden import BF16_TOLERANCE
 from app.serving.runtimes import openvino_runtime, spare
 from app.serving.runtimes.base import Runtime, RuntimeLoader
 from app.serving.runtimes.loading import load_fake, load_litert, load_openvino, load_tensorflow
-from app.store.manifest import Manifest
+from app.store.manifest import BF16_TOLERANCE, Manifest
 from tests.serving.versions import LOGITS, SCALED, SIZE, manifest
 
 ENGINES: dict[str, RuntimeLoader] = {
