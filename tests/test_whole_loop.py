@@ -137,7 +137,9 @@ def _events(server: Server, location: str) -> list[tuple[str, dict[str, Any]]]:
 
 def _promote_under_load(server: Server, location: str, picture: bytes) -> None:
     """Twenty promotions and rollbacks between two versions: not one request fails, and both versions answered."""
-    accepted = server.client.post("/api/v1/training-jobs", json={**SPEC, "epochs": 2, "promotion": "always"})
+    accepted = server.client.post(
+        "/api/v1/training-jobs", json={**SPEC, "epochs": 2, "promotion": "always", "precisions": []}
+    )
     job = accepted.headers["Location"]
     wait_for(lambda: _job(server, job)["state"] == "succeeded", seconds=120, what="the second version")
     wait_for(lambda: _ask(server, picture).json()["version"] == 2, seconds=5, what="the trainer's promotion")

@@ -136,13 +136,17 @@ def _author(job_id: str) -> str:
     return f"training job {job_id}"
 
 
-def _golden(data: TrainingData) -> list[tuple[str, bytes]]:
-    """Test images of different classes, as they were uploaded."""
+def golden_rows(data: TrainingData) -> list[int]:
+    """Which images of the test split are golden examples: of different classes."""
     targets = data.targets[data.test]
     first = [int(np.flatnonzero(targets == number)[0]) for number in range(len(data.labels))]
-    spread = first if len(first) <= _GOLDEN else [first[i] for i in np.linspace(0, len(first) - 1, _GOLDEN).astype(int)]
+    return first if len(first) <= _GOLDEN else [first[i] for i in np.linspace(0, len(first) - 1, _GOLDEN).astype(int)]
+
+
+def _golden(data: TrainingData) -> list[tuple[str, bytes]]:
+    """The golden examples as they were uploaded."""
     chosen = []
-    for number, row in enumerate(spread):
+    for number, row in enumerate(golden_rows(data)):
         position = int(data.test[row])
         suffix = Path(data.source.names[position]).suffix.lower()
         chosen.append((f"{number:02d}{suffix if suffix.isascii() else ''}", data.source.read(position)))

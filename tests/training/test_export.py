@@ -31,7 +31,7 @@ from app.training.calibration import calibrate, probabilities
 from app.training.checkpoint import Epoch
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation, evaluate
-from app.training.export import find_version, register
+from app.training.export import find_version, golden_rows, register
 from app.training.figures import draw_confusion_matrix
 from app.training.fit import Fitted, fit
 from app.training.membership import among, read_trained_on
@@ -230,6 +230,10 @@ def test_a_failure_while_a_precision_is_measured_costs_no_version(
     assert "2.0 times as fast: not harmless" in capsys.readouterr().out
     harmless = check(lambda name: (full, (2.0, 1.0), network if name == "int8" else None))
     assert (harmless.checks["int8"].images_per_second, harmless.int8) == (2.0, network)
+    far = full.copy()
+    far[golden_rows(good.data)] = full[golden_rows(good.data)] * 0.7 + 0.1
+    assert check(lambda _: (far, (2.0, 1.0), network)).int8 is None
+    assert "int8 is not stored" in capsys.readouterr().out
     with pytest.raises(Cancelled):
         check(cancel)
 

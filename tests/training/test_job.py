@@ -89,7 +89,7 @@ def test_digits_by_default_survives_kill_9_and_ends_above_98_percent(
 def test_killed_in_every_phase_a_job_still_makes_one_version(submit: Any, workspace: Path, tmp_path: Path) -> None:
     """`kill -9` while evaluating, exporting, registering and promoting: one version in the end, promoted once."""
     store = tmp_path / "store"
-    job = submit(dataset="shapes", shapes={"images": 60}, epochs=1, batch_size=16, promotion="always")
+    job = submit(dataset="shapes", shapes={"images": 60}, epochs=1, batch_size=16, promotion="always", precisions=[])
     for phase in ("evaluate", "export", "register", "promote"):
         trainer = _fork(job, store, workspace)
         _wait_for_phase(job, phase)
@@ -125,7 +125,7 @@ def test_a_job_that_cannot_work_fails_with_the_reason(submit: Any, workspace: Pa
 
 def test_a_full_disk_fails_the_job_and_leaves_no_debris(submit: Any, workspace: Path, tmp_path: Path) -> None:
     """When the store cannot be written to, the job says why; no half version stays behind."""
-    job = submit(dataset="shapes", shapes={"images": 30}, epochs=1, batch_size=8)
+    job = submit(dataset="shapes", shapes={"images": 30}, epochs=1, batch_size=8, precisions=[])
     store = tmp_path / "store"
     store.mkdir()
     # A limit on file size stands for the full disk: every write beyond it is refused by the kernel.
