@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import JsonValue
 
@@ -42,8 +42,6 @@ _LISTED = 100_000
 
 # Digits of a number from a continuous range: more say nothing, and are hard to read.
 _DIGITS = 4
-
-_BEST_SHARE = 0.25
 
 
 class Space:
@@ -102,7 +100,8 @@ class Space:
     def importances(self, trials: Sequence[TrialDocument]) -> tuple[dict[str, float] | None, str]:
         """Shares of the paths in how well the trials did, the largest first, or None; and a remark on them.
 
-        PED-ANOVA: how much the values of the best quarter differ from those of all complete trials.
+        fANOVA (Hutter, Hoos, Leyton-Brown 2014): how much of the variance over the space a forest fitted to the
+        complete trials puts down to each field.
         """
         complete = [trial for trial in trials if trial.state == "complete"]
         if len(complete) < _LEAST_COMPLETE:
@@ -115,14 +114,14 @@ class Space:
             # Normalised here: where no field matters Optuna gives all of them the same share.
             weights = get_param_importances(
                 study,
-                evaluator=PedAnovaImportanceEvaluator(target_quantile=_BEST_SHARE),
+                evaluator=FanovaImportanceEvaluator(seed=0),
                 params=[*self._search.space],
                 normalize=False,
             )
         if not (total := sum(weights.values())):
             return None, "No field made a difference that these trials could show."
         few = f"Of {len(complete)} complete trials, which are few: take it as a hint."
-        shares = {path: round(weight / total, 4) for path, weight in weights.items()}
+        shares = {path: round(float(weight / total), 4) for path, weight in weights.items()}
         return shares, few if len(complete) < _ENOUGH_COMPLETE else ""
 
     def _draw(self, number: int, draw: int, trials: Sequence[TrialDocument]) -> Values:
