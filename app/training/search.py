@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.errors import TrainingFailed
+from app.jobs import out_of_memory
 from app.jobs.executors.local_process import LocalProcess, trainer_environment
 from app.jobs.folder import FINAL, JobFolder, now
 from app.jobs.search import Search, Values, with_values
@@ -209,9 +210,9 @@ class SearchRun:
         self._ended = {trial.number: trial for trial in known if trial.ended}
         size = self._space.size
         of = f" of {size:,} combinations" if size is not None else ""
-        budget = [f"{self._search.trials:,} trials"] if self._search.trials is not None else []
+        budget = [f"at most {self._search.trials:,} trials"] if self._search.trials is not None else []
         budget += [f"{self._search.minutes:g} minutes"] if self._search.minutes is not None else []
-        went = f"; going on after {len(self._ended):,} trials" if known else ""
+        went = f"; {len(known):,} had begun before, and {len(self._ended):,} have ended" if known else ""
         self._reporter.search(f"{self._search.method} search{of}, {' or '.join(budget) or 'all of them'}{went}")
 
     def _look(self, trial: TrialFolder) -> TrialDocument:
@@ -265,7 +266,10 @@ class SearchRun:
                 return
             fruitful = max((line.attempt for line in trial.progress() if line.phase == "fit" and line.epoch), default=0)
             if state.attempt - fruitful >= _DEATHS:
-                reason = f"Its process died {_DEATHS} times without an epoch in between (perhaps out of memory)."
+                reason = (
+                    f"Its process died {_DEATHS} times without an epoch in between. If it was memory: "
+                    f"{out_of_memory.advice(trial)}"
+                )
                 trial.write_state(state.model_copy(update={"state": "failed", "finished_at": now(), "reason": reason}))
                 return
         self._attempt_at_launch[trial.number] = state.attempt

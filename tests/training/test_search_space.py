@@ -82,7 +82,7 @@ def test_nothing_is_tried_twice_and_a_space_comes_to_its_end() -> None:
         asked = Space(_search(space, method=method), 0)
         assert asked.size == 9
         done: list[TrialDocument] = []
-        while (values := asked.propose(len(done) + 1, done)) is not None:
+        while (values := asked.propose(len(done) + 1, done)) is not None and len(done) < 20:
             done.append(_trial(len(done) + 1, values, 0.5))
         tried = sorted((trial.values["batch_size"], trial.values["warmup"]) for trial in done)
         assert tried == [(size, warmup) for size in (16, 32, 64) for warmup in (0.1, 0.2, 0.3)]

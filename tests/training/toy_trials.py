@@ -109,6 +109,16 @@ def search_run(job: JobFolder, launcher: Launcher, *, poll: float = 0.0) -> Sear
     return SearchRun(job, plan, launcher, Reporter(job, 1), poll=poll)
 
 
+def tried(job: JobFolder, *values: Values) -> None:
+    """Trials of that job which have tried these values and are complete."""
+    toy = Toy()
+    for number, value in enumerate(values, 1):
+        trial = TrialFolder.create(job, number, value, job.spec().model_copy(update={"search": None, "epochs": 4}))
+        toy.launch(trial)
+        while toy.alive(trial):
+            pass
+
+
 def main() -> int:
     """A trial as a process: `python -m tests.training.toy_trials FOLDER`. It says in runs.txt that it has begun.
 
