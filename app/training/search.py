@@ -212,8 +212,11 @@ class SearchRun:
         of = f" of {size:,} combinations" if size is not None else ""
         budget = [f"at most {self._search.trials:,} trials"] if self._search.trials is not None else []
         budget += [f"{self._search.minutes:g} minutes"] if self._search.minutes is not None else []
-        went = f"; {len(known):,} had begun before, and {len(self._ended):,} have ended" if known else ""
-        self._reporter.search(f"{self._search.method} search{of}, {' or '.join(budget) or 'all of them'}{went}")
+        went = f"; of {len(known):,} begun before, {len(self._ended):,} ended" if known else ""
+        self._reporter.search(
+            f"{self._search.method} search{of}, {' or '.join(budget) or 'all of them'}{went}",
+            remaining_seconds=self._left([*self._ended.values()]),
+        )
 
     def _look(self, trial: TrialFolder) -> TrialDocument:
         """What a trial looks like now, after doing what is due: launch it, end it, or draw its conclusion."""

@@ -206,7 +206,7 @@ def test_killed_with_its_trial_a_search_is_resumed_and_repeats_no_finished_trial
     assert trial.alive
     assert holder is not None
     second = _search_process(job)
-    while not any("2 had begun before, and 1 have ended" in line.message for line in job.progress()):
+    while not any("of 2 begun before, 1 ended" in line.message for line in job.progress()):
         assert second.poll() is None, (job.path / "log.txt").read_text()
         time.sleep(0.02)
     time.sleep(0.2)
