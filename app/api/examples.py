@@ -111,6 +111,23 @@ SPECS: dict[str, Any] = {
             "early_stopping": {"patience": 5},
         },
     },
+    "search": {
+        "summary": "Twenty trials of 8 epochs first, and the best of them in full",
+        "value": {
+            "dataset": "flowers",
+            "architecture": {"name": "resnet_small"},
+            "search": {
+                "method": "tpe",
+                "space": {
+                    "architecture.filters": [[32, 64, 128], [64, 128, 192]],
+                    "learning_rate": {"low": 0.01, "high": 0.5, "log": True},
+                    "augmentation.rotation": {"low": 0, "high": 30, "step": 10},
+                },
+                "trials": 20,
+                "epochs": 8,
+            },
+        },
+    },
 }
 
 _SPEC: dict[str, Any] = TrainingSpec.model_validate(SPECS["photos"]["value"]).model_dump(mode="json")
@@ -168,6 +185,38 @@ SUCCEEDED: dict[str, Any] = {
         "promoted": False,
         "promotion_reason": "The promotion policy is manual.",
     },
+}
+TRIALS: dict[str, Any] = {
+    "job": _WHO,
+    "search": TrainingSpec.model_validate(SPECS["search"]["value"]).model_dump(mode="json")["search"],
+    "done": False,
+    "seconds": 95.2,
+    "best": 1,
+    "importances": None,
+    "remark": "",
+    "trials": [
+        {
+            "number": 1,
+            "state": "complete",
+            "values": {"architecture.filters": [32, 64, 128], "learning_rate": 0.08331, "augmentation.rotation": 10},
+            "val_accuracy": 0.812,
+            "val_loss": 0.561,
+            "best_epoch": 8,
+            "epochs": 8,
+            "parameters": 594_213,
+            "seconds": 61.4,
+            "curve": [{"epoch": 1, "val_accuracy": 0.511, "val_loss": 1.203}],
+        },
+        {
+            "number": 2,
+            "state": "running",
+            "values": {"architecture.filters": [64, 128, 192], "learning_rate": 0.2107, "augmentation.rotation": 0},
+            "val_accuracy": 0.498,
+            "val_loss": 1.31,
+            "epochs": 8,
+            "curve": [{"epoch": 1, "val_accuracy": 0.498, "val_loss": 1.31}],
+        },
+    ],
 }
 CANCELLED: dict[str, Any] = {
     **QUEUED,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from app.api.examples import CANCELLED, JOBS, QUEUED, RUNNING, SPECS, SUCCEEDED, answer
+from app.api.examples import CANCELLED, JOBS, QUEUED, RUNNING, SPECS, SUCCEEDED, TRIALS, answer
 from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.pools import run_in
@@ -23,6 +23,7 @@ from app.jobs.document import JobDocument, JobList
 from app.jobs.folder import JobFolder, Progress
 from app.jobs.gate import check_trainable
 from app.jobs.spec import TrainingSpec
+from app.jobs.trials import SearchDocument
 
 router = APIRouter(prefix="/api/v1/training-jobs", tags=["training"], route_class=GuardedRoute)
 
@@ -91,6 +92,20 @@ def list_jobs(
 def get_job(request: Request, job_id: JobId) -> JobDocument:
     """One job: its state, the epochs so far, the time left, and in the end the version and its metrics."""
     return services_of(request.scope).jobs.document(job_id)
+
+
+@router.get(
+    "/{job_id}/trials",
+    summary="Show the trials of a job's search",
+    responses={**answer("The trials so far.", searching=TRIALS), **problems("job_not_found", "storage_failed")},
+)
+@requires("train")
+def get_trials(request: Request, job_id: JobId) -> SearchDocument:
+    """What a job with a `search` has tried: values, scores on the validation split and curves, and the best so far.
+
+    For a job without one, `search` is null and there are no trials.
+    """
+    return SearchDocument.of(services_of(request.scope).jobs.get(job_id))
 
 
 @router.post(

@@ -20,7 +20,7 @@ def explain(entry: Mapping[str, Any], body: object, examples: Mapping[str, str])
         examples: values of query parameters that would do, by the parameters' names.
     """
     location = entry.get("loc", ())
-    message = str(entry.get("msg", ""))
+    message = str(entry.get("msg", "")).removeprefix("Value error, ")
     context: Mapping[str, Any] = entry.get("ctx") or {}
     allowed: dict[str, Any] = {
         key: value

@@ -15,6 +15,7 @@ from app.jobs.document import JobDocument, JobList
 from app.jobs.gate import check_trainable
 from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
+from app.jobs.trials import SearchDocument
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -52,6 +53,10 @@ class Backend(Protocol):
 
     def follow(self, job_id: str) -> Iterator[JobDocument]:
         """The job each time that something happened, until it has ended."""
+        ...
+
+    def trials(self, job_id: str) -> SearchDocument:
+        """What the job's search has tried."""
         ...
 
     def cancel(self, job_id: str) -> None:
@@ -133,6 +138,10 @@ class Local:
             if document.final:
                 return
             time.sleep(_POLL)
+
+    def trials(self, job_id: str) -> SearchDocument:
+        """What stands in the job's folder."""
+        return SearchDocument.of(self._jobs.get(job_id))
 
     def cancel(self, job_id: str) -> None:
         """Set the job's marker."""

@@ -72,7 +72,8 @@ class _Lines:
         now = _stage(document)
         if now is not None and now != self._said:
             self._said = now
-            click.echo(now)
+            left = document.remaining_seconds if document.phase == "search" else None
+            click.echo(now if left is None else f"{now}; {_duration(left)} left")
 
 
 def _stage(document: JobDocument) -> str | None:
@@ -87,6 +88,8 @@ def _stage(document: JobDocument) -> str | None:
         return "starting the trainer"
     if document.phase == "fit":
         return None
+    if document.phase == "search" and document.message:
+        return document.message
     return f"{document.phase}: {document.message}" if document.message else document.phase
 
 
@@ -136,15 +139,18 @@ def showing() -> Iterator[View]:
                 stage = _stage(document) or (document.state if document.final else None)
                 # Beside the words of a stage there is no room for the last epoch's figures.
                 details = _scores(line)[0 if all_scores else -1 :] if line and stage is None else []
-                if document.remaining_seconds is not None and stage is None:
+                if document.remaining_seconds is not None and (stage is None or document.phase == "search"):
                     details.append(f"{_duration(document.remaining_seconds)} left")
                 epochs = f"epoch {document.epoch}/{document.epochs}" if document.epoch else "training"
+                # Early stopping ends before the last epoch; a job that is done is done.
+                done = document.epochs if document.state == "succeeded" else document.epoch or 0
+                total = document.epochs if document.epoch or document.final else None
+                searching = document.phase == "search" and not document.final
                 bars.update(
                     task,
                     description=_shortened(stage or epochs),
-                    # Early stopping ends before the last epoch; a job that is done is done.
-                    completed=document.epochs if document.state == "succeeded" else document.epoch or 0,
-                    total=document.epochs if document.epoch or document.final else None,
+                    completed=document.trial if searching else done,
+                    total=document.trials if searching else total,
                     detail="  ".join(details),
                 )
 

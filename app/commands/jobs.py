@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,43 @@ def log(job: str, tail: int | None, local: bool, server: str | None, key: str | 
     """Print the end of the log of JOB."""
     with _open(local, server, key) as backend:
         click.echo(backend.log(job, tail), nl=False)
+
+
+@jobs.command()
+@click.argument("job")
+@backend_options
+def trials(job: str, local: bool, server: str | None, key: str | None) -> None:
+    """List what the search of JOB has tried, the best first."""
+    from app.jobs.trials import ranking
+
+    with _open(local, server, key) as backend:
+        searched = backend.trials(job)
+    if searched.search is None:
+        click.echo(f"Job {job} searches for nothing: its spec has no `search`.", err=True)
+        return
+    ranked = ranking(searched.trials, searched.search)
+    others = [trial for trial in searched.trials if trial not in ranked]
+    paths = [*searched.search.space]
+    rows = [
+        (
+            trial.number,
+            "best" if trial.number == searched.best and searched.done else trial.state,
+            "-" if trial.val_accuracy is None else f"{trial.val_accuracy:.4f}",
+            "-" if trial.val_loss is None else f"{trial.val_loss:.4f}",
+            len(trial.curve) or "-",
+            *(json.dumps(trial.values.get(path)) for path in paths),
+        )
+        for trial in [*ranked, *others]
+    ]
+    print_table(("TRIAL", "STATE", "ACCURACY", "LOSS", "EPOCHS", *(path.upper() for path in paths)), rows)
+    if searched.importances:
+        shares = ", ".join(f"{path} {share:.0%}" for path, share in searched.importances.items())
+        click.echo(f"Importances: {shares}")
+    if searched.remark:
+        click.echo(searched.remark)
+    for trial in searched.trials:
+        if trial.reason:
+            click.echo(f"Trial {trial.number} failed: {trial.reason}", err=True)
 
 
 def _open(local: bool, server: str | None, key: str | None) -> AbstractContextManager[Backend]:

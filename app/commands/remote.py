@@ -18,6 +18,7 @@ from app.commands.environment import Unreachable
 from app.errors import FoveaError, InvalidRequest
 from app.jobs.document import JobDocument, JobList
 from app.jobs.spec import TrainingSpec
+from app.jobs.trials import SearchDocument
 from app.store.dataset_report import DatasetReport
 
 _POLL = 0.3
@@ -129,6 +130,10 @@ class Remote:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(_POLL)
+
+    def trials(self, job_id: str) -> SearchDocument:
+        """Ask the server."""
+        return SearchDocument.model_validate(self._call("GET", f"training-jobs/{job_id}/trials"))
 
     def cancel(self, job_id: str) -> None:
         """Ask the server."""

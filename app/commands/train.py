@@ -47,6 +47,12 @@ ARCHITECTURES = (
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file with any fields of a training spec (docs/training.md); the options here go before it.",
 )
+@click.option(
+    "--search",
+    "search_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file with a search (docs/search.md): its trials go first, and the best is trained.",
+)
 @click.option("--model", help="Model to add a version to.  [default: named as the dataset]")
 @click.option("--architecture", type=click.Choice(ARCHITECTURES), help="Network.")
 @click.option("--epochs", type=int, help="Most passes over the training split.  [default: chosen from the data]")
@@ -64,6 +70,7 @@ def train(
     dataset: str | None,
     name: str | None,
     spec_file: Path | None,
+    search_file: Path | None,
     server: str | None,
     key: str | None,
     local: bool,
@@ -87,7 +94,9 @@ def train(
     from app.commands.backends import open_backend
 
     asked = {name: value for name, value in fields.items() if value is not None}
-    spec = _read_spec(spec_file) | asked
+    spec = _read_object(spec_file) | asked
+    if search_file is not None:
+        spec["search"] = _read_object(search_file)
     if architecture is not None:
         spec["architecture"] = _architecture(spec.get("architecture"), architecture)
     dataset = dataset or spec.get("dataset")
@@ -142,16 +151,16 @@ def _follow_or_cancel(backend: Backend, job: JobDocument, view: View) -> JobDocu
         return follow(backend.follow(job.id), view)
 
 
-def _read_spec(path: Path | None) -> dict[str, Any]:
+def _read_object(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        spec = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InvalidRequest(f"{path} is not JSON: {error}.") from error
-    if not isinstance(spec, dict):
+    if not isinstance(found, dict):
         raise InvalidRequest(f"{path} holds no JSON object.")
-    return spec
+    return found
 
 
 def _architecture(of_file: object, name: str) -> dict[str, Any]:

@@ -31,10 +31,14 @@ class JobDocument(BaseModel):
     reason: str | None = Field(None, description="Why it failed or was cancelled.")
     cancel_requested: bool = Field(False, description="Whether it was asked to stop.")
     spec: TrainingSpec
-    phase: str | None = Field(None, description="What the trainer is at: dataset, fit, evaluate, export, register …")
+    phase: str | None = Field(
+        None, description="What the trainer is at: search, dataset, fit, evaluate, export, register …"
+    )
     message: str | None = Field(None, description="The trainer's last word on it.")
     epoch: int | None = Field(None, description="Epochs finished.")
     epochs: int | None = Field(None, description="Epochs asked for or chosen; early stopping may end before.")
+    trial: int | None = Field(None, description="Trials of its search that have ended.")
+    trials: int | None = Field(None, description="Most trials of its search, where that is known.")
     remaining_seconds: float | None = Field(None, description="Estimated time until the job is done.")
     history: list[Progress] = Field(default_factory=list, description="One entry an epoch, in order.")
     result: JobResult | None = Field(None, description="Model, version and metrics, once it succeeded.")
@@ -71,6 +75,8 @@ class JobDocument(BaseModel):
             message=last.message if last else None,
             epoch=history[-1].epoch if history else None,
             epochs=next((line.epochs for line in reversed(lines) if line.epochs is not None), spec.epochs),
+            trial=next((line.trial for line in reversed(lines) if line.trial is not None), None),
+            trials=next((line.trials for line in reversed(lines) if line.trials is not None), None),
             remaining_seconds=_remaining(lines) if state.state == "running" else None,
             history=history,
             result=readable(job, "result.json", job.result),

@@ -6,6 +6,8 @@ progress.jsonl  one line an epoch, a checkpoint amid an epoch, or a phase, appen
 log.txt         output of the trainer
 checkpoint/     the trainer's own: where it goes on when it is resumed; gone once the job has ended
 result.json     what came out, once it succeeded
+trials/         one folder like this one for each trial of a search; see `app.jobs.trials`
+search.json     what the search has come to, where there is one
 cancel          a marker: whoever creates it asks the job to stop
 lock            held (flock) by the process that runs the job; the kernel drops it when that process dies.
                 Its content is the holder's process id
@@ -62,7 +64,7 @@ class Progress(BaseModel):
 
     at: datetime
     attempt: int
-    phase: Literal["dataset", "fit", "evaluate", "export", "register", "promote"]
+    phase: Literal["search", "dataset", "fit", "evaluate", "export", "register", "promote"]
     message: str = ""
     epoch: int | None = Field(None, description="Epochs finished, from 1; set on the lines of epochs.")
     epochs: int | None = Field(None, description="Epochs asked for.")
@@ -70,6 +72,8 @@ class Progress(BaseModel):
         None, description="Steps done of the epoch that runs; set on the lines of checkpoints amid an epoch."
     )
     steps: int | None = Field(None, description="Steps of an epoch.")
+    trial: int | None = Field(None, description="Trials of the search that have ended; set when one has.")
+    trials: int | None = Field(None, description="Trials that there are at most, where that is known.")
     loss: float | None = None
     accuracy: float | None = None
     val_loss: float | None = None
@@ -106,17 +110,17 @@ class JobFolder:
 
     def write_spec(self, spec: TrainingSpec) -> None:
         """Only at submission."""
-        self._replace("spec.json", spec.model_dump_json(indent=2))
+        self.write_text("spec.json", spec.model_dump_json(indent=2))
 
     def state(self) -> JobState:
         return JobState.model_validate_json((self.path / "state.json").read_bytes())
 
     def write_state(self, state: JobState) -> None:
         """Replace the state. Only for the holder of `lock`."""
-        self._replace("state.json", state.model_dump_json(indent=2))
+        self.write_text("state.json", state.model_dump_json(indent=2))
 
     def write_result(self, result: JobResult) -> None:
-        self._replace("result.json", result.model_dump_json(indent=2))
+        self.write_text("result.json", result.model_dump_json(indent=2))
 
     def result(self) -> JobResult | None:
         try:
@@ -207,7 +211,8 @@ class JobFolder:
         finally:
             os.close(descriptor)
 
-    def _replace(self, name: str, text: str) -> None:
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a file of the folder: it has the old content or the new one, whatever happens."""
         temporary = self.path / f".{name}.{os.getpid()}"
         try:
             with temporary.open("w", encoding="utf-8") as file:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.jobs.networks import Architecture
+from app.jobs.search import Search, check_search
 from app.names import PATTERN
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -247,6 +248,24 @@ class TrainingSpec(BaseModel):
     promotion_confidence: float = Field(
         0.95, ge=0.5, le=0.999, description="Confidence with which `if_better` must know what it says."
     )
+
+    search: Search | None = Field(
+        None, description="What to try first; the best is then trained in full. Unset: nothing is searched for."
+    )
+
+    @field_validator("search")
+    @classmethod
+    def _possible(cls, search: Search | None, info: ValidationInfo) -> Search | None:
+        # Where another field is wrong that one is told first.
+        others = TrainingSpec.model_fields.keys() - {"search"}
+        if search is None or not others <= info.data.keys():
+            return search
+        spec = {
+            name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            for name, value in info.data.items()
+        }
+        check_search(search, spec, TrainingSpec)
+        return search
 
     @property
     def model_name(self) -> str:

@@ -251,14 +251,15 @@ def _outcome(job: JobFolder, state: JobState) -> str:
 
 
 def _fruitless_attempts(job: JobFolder, state: JobState) -> int:
-    """Attempts in a row, up to the last, that came to no checkpoint, be it after an epoch or amid one.
+    """Attempts in a row, up to the last, that came to no checkpoint, be it after an epoch or amid one, nor to a trial.
 
     Restarts of a machine interrupt a long training more often than any small number; as
     long as it gets further in between, it is not at fault.
     """
-    fruitful = max(
-        (line.attempt for line in job.progress() if line.epoch is not None or line.step is not None), default=0
+    got_somewhere = (
+        line.attempt for line in job.progress() if (line.epoch, line.step, line.trial) != (None, None, None)
     )
+    fruitful = max(got_somewhere, default=0)
     return state.attempt - fruitful
 
 

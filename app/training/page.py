@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.training import page_charts as charts
+from app.training import search_report
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -39,6 +40,7 @@ def page(report: Report, pictures: dict[str, bytes]) -> str:
             _mistakes(report, pictures),
             _augmentation(report, pictures),
             _precisions(report),
+            _search(report),
             _data(report),
             _recipe(report),
         ]
@@ -246,6 +248,26 @@ def _rate(rate: float | None, f32: float | None = None) -> str:
     return f"{rate:,.0f}" + (f" ({rate / f32:.1f} x)" if f32 else "")
 
 
+def _search(report: Report) -> str:
+    search = report.get("search")
+    if search is None:
+        return ""
+    names = search_report.columns(search)
+    rows = [[_label(cell) for cell in row] for row in search_report.rows(search)]
+    total = len(search["trials"])
+    which = f"The best {len(rows)} of {total:,} trials; report.json has all." if total > len(rows) else ""
+    said = f"<p>{escape(search['remark'])}</p>" if search["remark"] else ""
+    importances = f"<figure>{search_report.importances(search)}</figure>"
+    return _section(
+        "Search",
+        search_report.summary(search),
+        f'<div class="pair"><figure><h3>Trials</h3>{search_report.curves(search)}</figure>'
+        f"<div><h3>Importances</h3>{importances}{said}</div></div>"
+        f'<div class="scroll">{_table(names, rows, numeric={0, *range(len(names) - 5, len(names) - 1)})}</div>'
+        + (f'<p class="why">{which}</p>' if which else ""),
+    )
+
+
 def _data(report: Report) -> str:
     data = report["data"]
     preprocessing = data["preprocessing"]
@@ -275,8 +297,9 @@ def _recipe(report: Report) -> str:
 
 
 def _relevant(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec without the options of a dataset that it is not about."""
-    return {name: value for name, value in spec.items() if name != "shapes" or spec["dataset"] == "shapes"}
+    """The spec without the options of a dataset that it is not about, and without a search, which is over."""
+    left_out = {"search"} if spec["dataset"] == "shapes" else {"search", "shapes"}
+    return {name: value for name, value in spec.items() if name not in left_out}
 
 
 def _flattened(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

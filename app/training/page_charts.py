@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import math
+import statistics
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -62,6 +64,75 @@ def curve(name: str, training: list[float], validation: list[float], chosen: int
     parts.append(_legend(left, 14, legend))
     parts.append(_text(width - right, 18, f"chosen: epoch {chosen}, {value}", anchor="end", color=_INK))
     return _svg(width, height, f"{name} over {epochs} epochs, {value} on validation at the chosen one", parts)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of `curves`: its name, and its value after each epoch from 1."""
+
+    name: str
+    values: list[float]
+    kind: Literal["best", "whole", "broken off"]
+
+
+def curves(name: str, lines: list[Curve], *, percent: bool) -> str:
+    """A figure over the epochs, for many runs: the best one in front, those that were broken off behind."""
+    width, height, left, right, top, bottom = 520, 300, 52, 16, 34, 42
+    values = [value for line in lines for value in line.values]
+    # A run that diverged would press all others flat.
+    most = max(values) if percent else min(max(values), 3 * statistics.median(values))
+    ticks = _ticks(min(values), most, percent=percent)
+    low, high = ticks[0], ticks[-1]
+    epochs = max(len(line.values) for line in lines)
+
+    def x(epoch: float) -> float:
+        return left + ((epoch - 1) / (epochs - 1) if epochs > 1 else 0.5) * (width - left - right)
+
+    def y(value: float) -> float:
+        return height - bottom - (min(value, high) - low) / (high - low) * (height - top - bottom)
+
+    parts = [_grid(left, width - right, [(y(tick), f"{100 * tick:g}%" if percent else f"{tick:g}") for tick in ticks])]
+    room = 0.06 * (epochs - 1)
+    marks = sorted({1, epochs, *(round(tick) for tick in _ticks(1, epochs) if 1 + room < tick < epochs - room)})
+    parts += [_text(x(epoch), height - bottom + 18, str(epoch), anchor="middle") for epoch in marks]
+    parts.append(_text((left + width - right) / 2, height - 8, "Epoch", anchor="middle"))
+    for line in sorted(lines, key=lambda line: ("broken off", "whole", "best").index(line.kind)):
+        color, opacity = {"best": (_ORANGE, 1.0), "whole": (_BLUE, 0.45), "broken off": (_GREY, 0.5)}[line.kind]
+        points = _thinned([(x(epoch), y(value)) for epoch, value in enumerate(line.values, 1)])
+        shown = f"{line.values[-1]:.2%}" if percent else f"{line.values[-1]:.4f}"
+        parts.append(
+            f'<g stroke-opacity="{opacity}"><title>{escape(line.name)}: {shown}</title>{_line(points, color)}'
+            # Where a line ends that others go on from.
+            f"{_dot(*points[-1], 4 if line.kind == 'best' else 2.5, color)}</g>"
+        )
+    named = {"best": "Best", "whole": "Others", "broken off": "Broken off"}
+    colors = {"best": _ORANGE, "whole": _BLUE, "broken off": _GREY}
+    parts.append(
+        _legend(left, 14, [(named[kind], colors[kind]) for kind in named if kind in {line.kind for line in lines}])
+    )
+    return _svg(width, height, f"{name} over the epochs of {len(lines)} trials", parts)
+
+
+def shares(parts_of: dict[str, float]) -> str:
+    """Shares of a whole as bars, each with its name."""
+    row, left, right = 26, 12 + round(6.6 * max(map(len, parts_of))), 52
+    width, height = max(420, left + right + 160), row * len(parts_of) + 8
+    drawn = []
+    for number, (name, share) in enumerate(parts_of.items()):
+        y, long = 4 + row * number, share * (width - left - right)
+        drawn.append(_text(left - 8, y + row / 2 + 4, name, anchor="end", color=_INK))
+        drawn.append(
+            f'<rect x="{left}" y="{y + 5}" width="{max(long, 1):.1f}" height="{row - 10}" fill="{_BLUE}" '
+            'fill-opacity="0.75"/>'
+        )
+        drawn.append(_text(left + max(long, 1) + 8, y + row / 2 + 4, f"{share:.0%}"))
+    said = ", ".join(f"{name} {share:.0%}" for name, share in parts_of.items())
+    return _svg(width, height, f"Importances: {said}", drawn)
+
+
+def standalone(svg: str) -> str:
+    """An inline drawing as a file of its own."""
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12" ', 1)
 
 
 def reliability(bins: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 from app.jobs.folder import CHECKPOINT, JobFolder, JobResult
+from app.jobs.spec import TrainingSpec
+from app.jobs.trials import SearchDocument
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
@@ -22,12 +24,13 @@ from app.training.reporter import Reporter
 _FEW = 100
 
 
-def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: int) -> JobResult:
-    """dataset → split → fit → evaluate on the test split → export → register → promote if the policy says so.
+def train(job: JobFolder, spec: TrainingSpec, settings: Settings, reporter: Reporter, *, threads: int) -> JobResult:
+    """What `spec` asks for, which is the job's own or what its search has chosen.
+
+    dataset → split → fit → evaluate on the test split → export → register → promote if the policy says so.
 
     Until the export a job can be cancelled; from then on it only takes moments, and ends as succeeded or failed.
     """
-    spec = job.spec()
     registry = Registry(settings.model_store)
     datasets = Datasets(settings.workspace / "datasets")
     data = prepare(
@@ -60,7 +63,10 @@ def train(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: in
         lowered = check_precisions(fitted.model, data, evaluation, spec, registry, reporter, threads)
         low, high = evaluation.interval.low, evaluation.interval.high
         reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} ({low:.4f} to {high:.4f}) on the test split")
-        trained = Trained(job.id, data, fitted, evaluation, lowered.checks, datasets.report(spec.dataset))
+        searched = SearchDocument.of(job) if job.spec().search is not None else None
+        trained = Trained(
+            job.id, data, fitted, evaluation, lowered.checks, datasets.report(spec.dataset), searched
+        )
         with registry.staging() as staged:
             write_evaluation(staged, trained)
             version = register(registry, staged, job.id, spec, data, fitted, evaluation, lowered.checks, lowered.int8)

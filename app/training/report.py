@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.jobs.folder import now
+from app.jobs.trials import SearchDocument
 from app.store.dataset_report import DatasetReport
 from app.store.manifest import EVALUATION, PrecisionCheck
 from app.training.dataset import TrainingData
@@ -20,6 +21,7 @@ from app.training.fit import Fitted
 from app.training.page import page
 from app.training.pictures import augmented_samples, picture
 from app.training.reliability import Bin
+from app.training.search_report import search_pictures, search_section
 from app.training.significance import Interval
 
 PREVIEW = "augmentation.png"
@@ -27,7 +29,7 @@ PREVIEW = "augmentation.png"
 
 @dataclass(frozen=True)
 class Trained:
-    """All that a report tells of. `known`: what the dataset says of itself."""
+    """All that a report tells of. `known`: what the dataset says of itself. `searched`: how the recipe was found."""
 
     job_id: str
     data: TrainingData
@@ -35,12 +37,14 @@ class Trained:
     evaluation: Evaluation
     precisions: dict[str, PrecisionCheck]
     known: DatasetReport | None = None
+    searched: SearchDocument | None = None
 
 
 def write_evaluation(staged: Path, trained: Trained) -> None:
     """Write `evaluation/` into a staged version.
 
-    report.html, report.json, curves.svg, reliability.svg, confusion_matrix.svg, augmentation.png, mistakes/*.png.
+    report.html, report.json, curves.svg, reliability.svg, confusion_matrix.svg, augmentation.png, mistakes/*.png; of a
+    job that searched also search.svg and, where they are known, importances.svg.
     """
     folder = staged / EVALUATION
     (folder / "mistakes").mkdir(parents=True)
@@ -55,6 +59,8 @@ def write_evaluation(staged: Path, trained: Trained) -> None:
         (folder / name).write_bytes(content)
     (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page(report, pictures), encoding="utf-8")
+    for name, drawn in search_pictures(report["search"]).items():
+        (folder / name).write_text(drawn, encoding="utf-8")
     draw_curves(fitted.history, fitted.best_epoch, folder / "curves.svg")
     draw_reliability(evaluation.diagram, evaluation.diagram_before, folder / "reliability.svg")
     draw_confusion_matrix(
@@ -131,6 +137,7 @@ def report_document(trained: Trained, pictures: list[str]) -> dict[str, Any]:
             for name, check in trained.precisions.items()
         },
         "data": _data(trained),
+        "search": search_section(trained.searched) if trained.searched is not None else None,
         "spec": fitted.recipe.model_dump(mode="json"),
     }
 

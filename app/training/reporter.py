@@ -8,10 +8,10 @@ from typing import Literal
 
 from app.jobs.folder import JobFolder, Progress, now
 
-Phase = Literal["dataset", "fit", "evaluate", "export", "register", "promote"]
+Phase = Literal["search", "dataset", "fit", "evaluate", "export", "register", "promote"]
 
 # From the export on, a version comes into being: a job that is about to be done is not cancelled any more.
-_CANCELLABLE: frozenset[Phase] = frozenset({"dataset", "fit", "evaluate"})
+_CANCELLABLE: frozenset[Phase] = frozenset({"search", "dataset", "fit", "evaluate"})
 
 # How old the last look at the cancel marker may be, in seconds.
 _CANCEL_INTERVAL = 0.5
@@ -44,16 +44,22 @@ class Reporter:
 
     def epoch(self, line: str, **values: float | int | None) -> None:
         """Report a finished epoch; `values` are fields of `Progress`."""
-        self._fit(line, **values)
+        self._tell("fit", line, **values)
 
     def step(self, line: str, *, step: int, steps: int, remaining_seconds: float) -> None:
         """Report a checkpoint amid an epoch, after `step` of its `steps`."""
-        self._fit(line, step=step, steps=steps, remaining_seconds=remaining_seconds)
+        self._tell("fit", line, step=step, steps=steps, remaining_seconds=remaining_seconds)
 
-    def _fit(self, line: str, **values: float | int | None) -> None:
+    def search(
+        self, line: str, *, trial: int | None = None, trials: int | None = None, remaining_seconds: float | None = None
+    ) -> None:
+        """Report on a search; `trial`: how many of its `trials` have ended, on the lines that tell of an end."""
+        self._tell("search", line, trial=trial, trials=trials, remaining_seconds=remaining_seconds)
+
+    def _tell(self, phase: Phase, line: str, **values: float | int | None) -> None:
         self.say(line)
         self._job.append(
-            Progress.model_validate({"at": now(), "attempt": self._attempt, "phase": "fit", "message": line, **values})
+            Progress.model_validate({"at": now(), "attempt": self._attempt, "phase": phase, "message": line, **values})
         )
 
     def say(self, line: str) -> None:

@@ -16,6 +16,7 @@ from tests.api.conftest import API, Problem
 from tests.api.test_datasets import make_zip
 from tests.server import Server
 from tests.serving.versions import gray
+from tests.training.toy_trials import tried
 
 JOBS = "/api/v1/training-jobs"
 
@@ -152,6 +153,31 @@ async def test_unreadable_job_is_told_as_such_and_hides_no_other(api: API, probl
         assert refused["detail"] == unreadable["problem"]
 
 
+async def test_trials_of_a_search_are_shown_as_they_come(api: API) -> None:
+    """What was tried, how it did after each epoch, and the best so far; a job without a search has none."""
+    search = {"space": {"learning_rate": [0.001, 0.01]}, "method": "grid"}
+    job = await submit(api, search=search)
+    empty = (await api.client.get(f"{JOBS}/{job}/trials")).json()
+    assert (empty["trials"], empty["best"], empty["done"]) == ([], None, False)
+    assert empty["search"]["space"] == search["space"]
+    tried(api.services.jobs.get(job), {"learning_rate": 0.001}, {"learning_rate": 0.01})
+    document = (await api.client.get(f"{JOBS}/{job}/trials")).json()
+    assert [trial["values"] for trial in document["trials"]] == [{"learning_rate": 0.001}, {"learning_rate": 0.01}]
+    assert [point["epoch"] for point in document["trials"][0]["curve"]] == [1, 2, 3, 4]
+    assert document["best"] == 2
+    plain = (await api.client.get(f"{JOBS}/{await submit(api)}/trials")).json()
+    assert (plain["search"], plain["trials"]) == (None, [])
+
+
+async def test_search_that_cannot_work_is_refused_at_once(api: API, problem: Problem) -> None:
+    """The refusal names the path of the space, and says what is allowed; nothing is queued."""
+    search = {"space": {"augmentation.spin": [1]}, "trials": 2}
+    response = await api.client.post(JOBS, json={"dataset": "digits", "search": search})
+    detail = problem(response, 422, "validation_failed")["detail"]
+    assert detail.startswith("body.search: space.augmentation.spin: there is no such field. Allowed: augmentation.")
+    assert (await api.client.get(JOBS)).json()["jobs"] == []
+
+
 async def test_log_is_plain_text_and_can_be_cut(api: API, problem: Problem) -> None:
     """The log is plain text; `tail` gives its last lines."""
     job = await submit(api)
@@ -166,7 +192,7 @@ async def test_log_is_plain_text_and_can_be_cut(api: API, problem: Problem) -> N
     problem(await api.client.get(f"{JOBS}/{job}/log?tail=0"), 422, "validation_failed")
 
 
-@pytest.mark.parametrize("path", ["", "/log", "/events"])
+@pytest.mark.parametrize("path", ["", "/log", "/events", "/trials"])
 @pytest.mark.parametrize("job", ["20260101-000000-0000000", "..", "%2e%2e", "a%2Fb", "%00", "X" * 100])
 async def test_unknown_jobs_are_problems(api: API, path: str, job: str) -> None:
     """A job that does not exist, or whose id cannot be one, is a 404."""

@@ -17,6 +17,7 @@ from typing import Any, get_args
 import pytest
 
 from app.api.security import make_key
+from app.commands import following
 from app.commands.remote import Remote
 from app.commands.train import ARCHITECTURES
 from app.jobs.executors import local_process as real
@@ -28,6 +29,7 @@ from app.jobs.spec import TrainingSpec
 from tests.commands.conftest import Fovea
 from tests.jobs.conftest import local_process, supervise, wait_for, wait_until
 from tests.server import Server, running
+from tests.training.toy_trials import tried
 
 # `fovea` with a trainer that trains nothing: epochs of so many seconds.
 _FAKED = (
@@ -373,6 +375,36 @@ def test_spec_file_gives_all_fields_and_options_win(fovea: Fovea, jobs: Jobs, tm
     assert other.architecture.name == "resnet_small"
 
 
+@pytest.mark.usefixtures("fake")
+def test_search_file_is_part_of_the_spec_and_its_trials_are_listed(fovea: Fovea, jobs: Jobs, tmp_path: Path) -> None:
+    """`--search FILE` asks for a search; `fovea jobs trials` lists what it tried, the best first."""
+    file = tmp_path / "search.json"
+    file.write_text(json.dumps({"method": "grid", "space": {"learning_rate": [0.001, 0.01]}}))
+    assert fovea("train", "digits", "--search", file, "--local").exit_code == 0
+    job = jobs.list()[0]
+    tried(job, {"learning_rate": 0.001}, {"learning_rate": 0.01})
+    listed = fovea("jobs", "trials", job.id, "--local")
+    assert listed.exit_code == 0, listed.output
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["TRIAL", "2", "1"]
+    assert listed.stdout.splitlines()[0].endswith("LEARNING_RATE")
+
+    assert fovea("train", "digits", "--local").exit_code == 0
+    assert "searches for nothing" in fovea("jobs", "trials", jobs.list()[0].id, "--local").stderr
+
+
+def test_lines_tell_of_trials(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
+    """While a job searches, its messages are shown as they are, with the time left."""
+    job = jobs.submit(TrainingSpec(dataset="digits"))
+    job.write_state(job.state().model_copy(update={"state": "running", "attempt": 1}))
+    line = {"at": now(), "attempt": 1, "phase": "search", "trial": 2, "trials": 6, "remaining_seconds": 125}
+    job.append(Progress.model_validate({**line, "message": "trial 2 of 6: validation accuracy 0.9"}))
+    document = jobs.document(job.id)
+    assert (document.trial, document.trials) == (2, 6)
+    with following.showing() as view:
+        view.show(document)
+    assert re.fullmatch(r"trial 2 of 6: validation accuracy 0\.9; 2 min [345] s left\n", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -386,6 +418,7 @@ def test_spec_file_gives_all_fields_and_options_win(fovea: Fovea, jobs: Jobs, tm
         (("digits", "--server", "http://x"), "drop --server and --detach"),
         (("digits", "--spec", "{path}/list.json"), "holds no JSON object"),
         (("digits", "--spec", "{path}/broken.json"), "is not JSON"),
+        (("digits", "--search", "{path}/extra.json"), "search.depth: Extra inputs are not permitted."),
         (("digits", "--spec", "{path}/extra.json"), "depth: Extra inputs are not permitted."),
     ],
 )

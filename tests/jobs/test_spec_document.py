@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from app.jobs.networks import Pretrained, ResNetSmall, SimpleCNN
+from app.jobs.search import Range, Search
 from app.jobs.spec import TrainingSpec
 
 ARCHITECTURES = {SimpleCNN: "simple_cnn", ResNetSmall: "resnet_small", Pretrained: "keras.applications"}
@@ -34,6 +35,8 @@ def _values(annotation: Any) -> list[str]:
         return ["`true`", "`false`"]
     if get_origin(annotation) is tuple:
         return _values(get_args(annotation)[0])
+    if annotation == Search.model_fields["space"].annotation:
+        return ["`{field: [value, …]}`", "`{field: {low, high, log, step}}`"]
     if get_origin(annotation) is dict:
         return ['`{"class": factor}`']
     if get_origin(annotation) in (typing.Union, UnionType):
@@ -75,6 +78,8 @@ def rows(model: type[BaseModel] = TrainingSpec, prefix: str = "") -> Iterator[st
             architecture = f" ({ARCHITECTURES[inner]})" if inner in ARCHITECTURES else ""
             for row in rows(inner, f"{prefix}{name}."):
                 yield row.replace("` |", f"`{architecture} |", 1)
+    if model is Search:
+        yield from rows(Range, f"{prefix}space.*.")
 
 
 def test_every_field_of_the_spec_is_in_the_table() -> None:
