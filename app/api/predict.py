@@ -132,7 +132,7 @@ def parse_query(scope: Scope) -> Query:
     model = parameters.get("model")
     return Query(
         model=None if model is None else check_name(model, "model"),
-        version=_version(parameters.get("version", "production")),
+        version=parse_version(parameters.get("version", "production")),
         top_k=_top_k(parameters.get("top_k", str(DEFAULT_TOP_K))),
     )
 
@@ -250,7 +250,12 @@ def _first(probabilities: Float32Array, count: int) -> list[int]:
     return places
 
 
-def _version(text: str) -> int | Literal["production"]:
+def parse_version(text: str) -> int | Literal["production"]:
+    """Read the parameter `version`.
+
+    Raises:
+        InvalidRequest: it is neither a number nor `production`.
+    """
     if text == "production":
         return "production"
     if _NUMBER.fullmatch(text) is None:
