@@ -28,10 +28,10 @@ from app.preprocessing import ignore_decoder_warnings
 from app.serving.classifier import Classifier
 from app.serving.explaining import Explaining
 from app.serving.sizing import Sizing, Suitable, free_memory, own_memory, suitable_workers
-from app.serving.trimming import return_large_blocks
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
+from app.trimming import return_large_blocks
 
 logger = logging.getLogger(__name__)
 

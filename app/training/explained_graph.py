@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class _Found:
     layer: Layer
     output: Tensor
     mirrored: Tensor | None
+    convolution: Operation | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ExplainedGraph:
         self._graph = graph
         order = _order(self._image.op, self._answer.op)
         mirrored = _mirrored(order)
-        self._convolutions = [op for op in order if op.type in _CONVOLUTIONS and op not in mirrored]
+        self._depths = order
         self._found = {found.layer.name: found for found in _pair(order, mirrored)}
         self._gradients: dict[str, list[Tensor]] = {}
         with graph.as_default():
@@ -162,9 +163,15 @@ class ExplainedGraph:
         Raises:
             NotExplainable: there is none, or its weights are computed from the image.
         """
-        if not self._convolutions:
+        found = [
+            (found.layer.name, found.convolution) for found in self._found.values() if found.convolution is not None
+        ]
+        if not found:
             raise NotExplainable("It has no convolutions, so it has no filters to show.")
-        first = self._convolutions[0]
+        # Of several that see the image the one with the largest filters: others only fit its channels to their sum.
+        name, first = min(
+            found, key=lambda entry: (self._depths[entry[1]], -entry[1].inputs[1].shape[:2].num_elements())
+        )
         try:
             weights = np.asarray(self._session.run(first.inputs[1]), np.float32)
         except Exception as error:
@@ -175,8 +182,7 @@ class ExplainedGraph:
         if self._preprocessing.scaling == "caffe":
             # It sees blue first.
             weights = weights[:, :, ::-1]
-        names = [layer.name for layer in self.layers if layer.kind == "convolution"]
-        return names[0] if names else "convolution", weights
+        return name, weights
 
     def close(self) -> None:
         """Free it."""
@@ -293,12 +299,12 @@ def _pair(order: Mapping[Operation, int], mirrored: set[Operation]) -> list[_Fou
     """The layers, with the mirror image's to each where there are as many."""
     plain = _layers([operation for operation in order if operation not in mirrored])
     other = _layers([operation for operation in order if operation in mirrored])
-    pairs = [layer for layer, _ in plain] == [layer for layer, _ in other]
-    return [_Found(layer, output, other[at][1] if pairs else None) for at, (layer, output) in enumerate(plain)]
+    pairs = [found.layer for found in plain] == [found.layer for found in other]
+    return [replace(found, mirrored=other[at].output if pairs else None) for at, found in enumerate(plain)]
 
 
-def _layers(operations: Sequence[Operation]) -> list[tuple[Layer, Tensor]]:
-    """Layers with the output of each, given operations in the order of their depth.
+def _layers(operations: Sequence[Operation]) -> list[_Found]:
+    """Layers, given operations in the order of their depth.
 
     What the graph knows of layers are the scopes of its operations' names. A layer's output is that of the last
     operation in its scope.
@@ -323,7 +329,9 @@ def _layers(operations: Sequence[Operation]) -> list[tuple[Layer, Tensor]]:
         name = f"{base}_{counts[base]}" if bases.count(base) > 1 else base
         output = members[-1].outputs[0]
         height, width, channels = (int(size) for size in output.shape[1:])
-        layers.append((Layer(name=name, kind=_kind(members), height=height, width=width, channels=channels), output))
+        layer = Layer(name=name, kind=_kind(members), height=height, width=width, channels=channels)
+        convolution = next((operation for operation in members if operation.type in _CONVOLUTIONS), None)
+        layers.append(_Found(layer, output, None, convolution))
     return layers
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import os
 import socket
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from app.explanations import LOCK, SOCKET, TAKEN
 from app.priority import yield_to_others
+from app.trimming import trim_memory
 
 if TYPE_CHECKING:
     from app.explanations import Findings, Question
@@ -79,7 +81,7 @@ class Explainer:
         self._connections = 0
         self._busy = threading.Lock()
         self._counting = threading.Lock()
-        self._graphs: OrderedDict[tuple[Path, str, int], tuple[Manifest, ExplainedGraph]] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Path, int], tuple[Manifest, ExplainedGraph]] = OrderedDict()
 
     def serve(self, listener: socket.socket) -> None:
         """Until nobody is connected, or asks."""
@@ -177,11 +179,14 @@ class Explainer:
     def _opened(self, question: Question) -> tuple[Manifest, ExplainedGraph]:
         """The version's graph, opened if it is not."""
         from app.errors import NotExplainable
+        from app.store.manifest import MANIFEST
         from app.store.registry import Registry
 
-        key = (question.store, question.model, question.version)
+        registry = Registry(question.store)
+        folder = registry.folder(question.model, question.version)
+        # What was removed may have come again as another.
+        key = (folder, (folder / MANIFEST).stat().st_mtime_ns)
         if key not in self._graphs:
-            registry = Registry(question.store)
             # A SavedModel is a program: nothing of it is opened that is not as it was registered.
             manifest = registry.verify(question.model, question.version)
             if "saved_model.pb" not in manifest.files:
@@ -190,15 +195,18 @@ class Explainer:
                 )
             from app.training.explained_graph import ExplainedGraph
 
+            while len(self._graphs) >= _OPEN:
+                self._graphs.popitem(last=False)[1][1].close()
             try:
-                graph = ExplainedGraph(registry.folder(question.model, question.version), manifest)
+                graph = ExplainedGraph(folder, manifest)
             except NotExplainable as error:
                 raise NotExplainable(
                     f"Version {question.version} of {question.model} cannot be explained: {error}"
                 ) from error
             self._graphs[key] = (manifest, graph)
-            while len(self._graphs) > _OPEN:
-                self._graphs.popitem(last=False)[1][1].close()
+            # A graph is full of cycles, and what taking it apart took is several times its weights.
+            gc.collect()
+            trim_memory()
         self._graphs.move_to_end(key)
         return self._graphs[key]
 

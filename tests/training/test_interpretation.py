@@ -156,6 +156,16 @@ def test_filters_are_the_first_weights_around_a_middle_grey(graph: ExplainedGrap
     assert set(pictures[0, 0].ravel()) == {128}
 
 
+def test_of_several_first_convolutions_the_one_with_the_filters_is_shown(tmp_path: Path) -> None:
+    """A shortcut beside it sees the image too, with filters of one pixel."""
+    image = keras.Input((SIZE, SIZE, 3))
+    x = layers.Add()([layers.Conv2D(4, 1, name="a_shortcut")(image), layers.Conv2D(4, 5, padding="same")(image)])
+    logits = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.ReLU()(x)))
+    export(finish(keras.Model(image, logits), mirrored=False), manifest().preprocessing, 3, tmp_path)
+    name, pictures = filters(ExplainedGraph(tmp_path, manifest()))
+    assert (name, pictures.shape) == ("conv2d", (4, 5, 5, 3))
+
+
 def test_networks_with_gradients_of_their_own_are_explained(tmp_path: Path) -> None:
     """Swish brings one that only the process knew which saved it."""
     export(finish(network("silu"), mirrored=False), manifest().preprocessing, 3, tmp_path)
