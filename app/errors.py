@@ -81,6 +81,12 @@ class DatasetNotFound(NotFound):
     code = "dataset_not_found"
 
 
+class LayerNotFound(NotFound):
+    """The version's network has no layer of that name; the message says which it has."""
+
+    code = "layer_not_found"
+
+
 class JobNotFound(NotFound):
     """There is no training job with that id; `GET /api/v1/training-jobs` lists them."""
 
@@ -103,6 +109,18 @@ class VersionRefused(FoveaError):
     """A model version that failed its checks; it is never served."""
 
     code = "version_refused"
+
+
+class NotExplainable(FoveaError):
+    """A version whose network cannot be looked into; the message says why. It answers all the same."""
+
+    code = "not_explainable"
+
+
+class ExplainUnavailable(FoveaError):
+    """This installation cannot look into networks: it has no TensorFlow. The full image has, and `fovea[train]`."""
+
+    code = "explain_unavailable"
 
 
 class NotReady(FoveaError):

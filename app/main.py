@@ -26,11 +26,12 @@ from app.jobs.supervisor import Supervisor
 from app.metrics import Metrics
 from app.preprocessing import ignore_decoder_warnings
 from app.serving.classifier import Classifier
+from app.serving.explaining import Explaining
 from app.serving.sizing import Sizing, Suitable, free_memory, own_memory, suitable_workers
-from app.serving.trimming import return_large_blocks
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
+from app.trimming import return_large_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def build_services(settings: Settings, crew: Crew | None = None) -> Services:
         ),
         jobs=jobs,
         keys=Keys(settings.api_keys) if settings.api_keys is not None else None,
+        explaining=Explaining(settings),
         bodies=Budget(
             math.ceil(_BODIES / crew.size) * settings.max_body_bytes, service_metrics, classifier.retry_after
         ),
@@ -96,6 +98,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     await asyncio.to_thread(_tidy, services)
     async with AsyncExitStack() as stack:
         stack.callback(services.pools.close)
+        stack.push_async_callback(asyncio.to_thread, services.explaining.close)
         # At the very end too: other processes answer for what this one counted.
         stack.callback(services.metrics.flush)
         stack.push_async_callback(_end, asyncio.create_task(metrics.flush_regularly(services.metrics)))

@@ -5,15 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import suppress
-from pathlib import Path
 
 from app.garbage import paused
 from app.numpy_import import import_numpy
-
-_LOWEST_NICE = 19
-# Where memory runs out the kernel ends this process, and not the server. From -1000 to 1000.
-_OOM_SCORE = 600
+from app.priority import yield_to_others
 
 
 def main() -> None:
@@ -27,14 +22,6 @@ def main() -> None:
     task = sys.stdin.buffer.readline()
     end_with_parent()
     perform(task)
-
-
-def yield_to_others() -> None:
-    """Let this process have only what nobody else wants."""
-    with suppress(OSError, AttributeError):  # not on every system
-        os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_NICE)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
 
 
 def end_with_parent() -> None:

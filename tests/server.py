@@ -43,6 +43,7 @@ class Server:
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FOVEA_")}
         environment |= {f"FOVEA_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+        self.folder = folder
         self.output = ""
         self.log = ""
         self._announced = threading.Event()

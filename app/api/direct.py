@@ -171,9 +171,8 @@ class Exchange:
         self._end(CLIENT_CLOSED_REQUEST)
 
     def _render(self, visit: Visit) -> tuple[int, bytes, bytes]:
-        loaded = visit.engine.loaded
         assert visit.result is not None
-        answer = Answer(loaded.model, loaded.version, loaded.manifest.labels, [visit.result])
+        answer = Answer.of(visit.engine.loaded, [visit.result])
         try:
             body = render_answer(answer, [None], self._top_k, self.request_id)
         except FoveaError as error:

@@ -68,10 +68,13 @@ KINDS: Mapping[type[errors.FoveaError], Kind] = {
     errors.ModelNotFound: Kind(404, "No such model"),
     errors.VersionNotFound: Kind(404, "No such version"),
     errors.DatasetNotFound: Kind(404, "No such dataset"),
+    errors.LayerNotFound: Kind(404, "No such layer"),
     errors.JobNotFound: Kind(404, "No such training job"),
     errors.Conflict: Kind(409, "Not possible in the present state"),
     errors.InvalidDataset: Kind(422, "Dataset cannot be used"),
     errors.VersionRefused: Kind(422, "Model version failed its checks"),
+    errors.NotExplainable: Kind(422, "Model version cannot be explained"),
+    errors.ExplainUnavailable: Kind(501, "Explanations need TensorFlow"),
     errors.NotReady: Kind(503, "Not ready yet"),
     errors.Overloaded: Kind(429, "Too many requests"),
     errors.DeadlineExceeded: Kind(504, "No answer in time"),
@@ -93,6 +96,10 @@ TURNED_AWAY = frozenset({"payload_too_large", "request_timeout", "unauthorized",
 
 # Errors of the moment: the same request may well be answered a little later.
 _PASSING = (errors.Overloaded, errors.NotReady, errors.DeadlineExceeded)
+
+
+# No fault of the service, whatever their status.
+_EXPECTED = errors.NotReady | errors.DeadlineExceeded | errors.ExplainUnavailable
 
 
 # Codes of errors that are found before any of our code runs.
@@ -183,7 +190,7 @@ def answer(error: errors.FoveaError, scope: Scope) -> Response:
     if error.code in TURNED_AWAY:
         services_of(scope).metrics.rejected(error.code)
     request_id = request_id_of(scope)
-    if kind_of(type(error)).status >= 500 and not isinstance(error, errors.NotReady | errors.DeadlineExceeded):
+    if kind_of(type(error)).status >= 500 and not isinstance(error, _EXPECTED):
         logger.error("%s: %s", error.code, error, extra={"request_id": request_id}, exc_info=error)
     if isinstance(error, errors.NotReady | errors.DeadlineExceeded):
         return render(error, request_id, services_of(scope).classifier.retry_after())

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 
 import app as package
-from app.api import datasets, docs, error_handlers, models, openapi, training_jobs
+from app.api import datasets, docs, error_handlers, explain, models, openapi, training_jobs
 from app.api.routes import PlainRoute
 from app.api.services import Services
 
@@ -63,6 +63,6 @@ def build(services: Services, plain: Iterable[PlainRoute]) -> Framework:
     framework.state.services = services
     # Plain routes before all others: routes are tried in order.
     framework.router.routes.extend([*plain, *docs.routes()])
-    for router in (models.router, datasets.router, training_jobs.router):
+    for router in (models.router, explain.router, datasets.router, training_jobs.router):
         framework.router.routes.extend(router.routes)
     return framework

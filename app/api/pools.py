@@ -27,12 +27,14 @@ class Pools:
         """Pieces of uploads on their way to the disk."""
         self.following = _pool(2, "follow")
         """Looks at the folders of jobs whose events are streamed."""
+        self.explaining = _pool(1, "explain")
+        """Questions to the process that looks into models, one at a time."""
         self.scraping = _pool(1, "scrape")
         """Rendering the metrics, which counts the jobs on disk."""
 
     def close(self) -> None:
         """Begin nothing more. What runs is not waited for."""
-        for pool in (self.checking, self.receiving, self.following, self.scraping):
+        for pool in (self.checking, self.receiving, self.following, self.explaining, self.scraping):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -132,7 +132,7 @@ def parse_query(scope: Scope) -> Query:
     model = parameters.get("model")
     return Query(
         model=None if model is None else check_name(model, "model"),
-        version=_version(parameters.get("version", "production")),
+        version=parse_version(parameters.get("version", "production")),
         top_k=_top_k(parameters.get("top_k", str(DEFAULT_TOP_K))),
     )
 
@@ -211,12 +211,13 @@ def render_answer(answer: Answer, names: Sequence[str | None], top_k: int, reque
                 raise result
             predictions.append({"name": label, "error": {"code": result.code, "detail": str(result)}})
         else:
-            predictions.append({"name": label, **_prediction(result, answer.labels, top_k)})
+            predictions.append({"name": label, **_prediction(result, answer, top_k)})
     document = {"model": answer.model, "version": answer.version, "id": request_id, "predictions": predictions}
     return orjson.dumps(document)
 
 
-def _prediction(probabilities: Float32Array, labels: Sequence[str], top_k: int) -> dict[str, Any]:
+def _prediction(probabilities: Float32Array, answer: Answer, top_k: int) -> dict[str, Any]:
+    labels = answer.labels
     # Stable, so that equal probabilities stand in the order of the classes.
     if len(labels) <= _FEW_CLASSES:
         values = probabilities.tolist()
@@ -225,7 +226,15 @@ def _prediction(probabilities: Float32Array, labels: Sequence[str], top_k: int) 
     else:
         order = _first(probabilities, top_k or len(labels))
         top = [{"label": labels[i], "class_index": i, "probability": float(probabilities[i])} for i in order]
-    return {"label": top[0]["label"], "probability": top[0]["probability"], "top": top}
+    highest: float = top[0]["probability"]
+    if answer.unknown_below is None:
+        return {"label": top[0]["label"], "probability": highest, "top": top}
+    return {
+        "label": top[0]["label"],
+        "probability": highest,
+        "unknown": highest < answer.unknown_below,
+        "top": top,
+    }
 
 
 def _first(probabilities: Float32Array, count: int) -> list[int]:
@@ -241,7 +250,12 @@ def _first(probabilities: Float32Array, count: int) -> list[int]:
     return places
 
 
-def _version(text: str) -> int | Literal["production"]:
+def parse_version(text: str) -> int | Literal["production"]:
+    """Read the parameter `version`.
+
+    Raises:
+        InvalidRequest: it is neither a number nor `production`.
+    """
     if text == "production":
         return "production"
     if _NUMBER.fullmatch(text) is None:

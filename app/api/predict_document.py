@@ -37,6 +37,11 @@ SCHEMAS: dict[str, Any] = {
             "name": {"type": "string", "description": "File name of the part; `image` where there is none."},
             "label": {"type": "string", "description": "The most probable class."},
             "probability": {"type": "number", "description": "Its probability."},
+            "unknown": {
+                "type": "boolean",
+                "description": "Whether that is below the threshold that the version's training chose (`unknown` in "
+                "its manifest): the image had better be taken for none of the classes. Only where there is one.",
+            },
             "top": _TOP,
             "error": {
                 "type": "object",

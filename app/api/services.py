@@ -16,6 +16,7 @@ from app.api.tracing import Tracing
 from app.jobs.jobs import Jobs
 from app.metrics import Metrics
 from app.serving.classifier import Classifier
+from app.serving.explaining import Explaining
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.store.registry import Registry
@@ -44,6 +45,7 @@ class Services:
     jobs: Jobs
     keys: Keys | None
     """None: the service takes requests without keys."""
+    explaining: Explaining
     bodies: Budget
     """What the bodies of predict requests may take together."""
     crew: Crew = field(default_factory=Crew)

@@ -100,7 +100,7 @@ def _predict(loaded: LoadedVersion, path: Path, max_pixels: int, top_k: int) -> 
         detail = f"The file cannot be read: {error.strerror or error}."
         return {"name": str(path), "error": {"code": "unreadable_file", "detail": detail}}
     # Rendered by the API's own function, so that the two cannot come to differ.
-    answer = Answer(loaded.model, loaded.version, loaded.manifest.labels, [probabilities])
+    answer = Answer.of(loaded, [probabilities])
     entry: dict[str, Any] = json.loads(render_answer(answer, [str(path)], top_k, None))["predictions"][0]
     return entry
 
@@ -109,7 +109,7 @@ def _print(prediction: dict[str, Any]) -> None:
     if "error" in prediction:
         click.echo(f"{prediction['name']}: {prediction['error']['detail']}", err=True)
         return
-    click.echo(prediction["name"])
+    click.echo(f"{prediction['name']}  (unknown)" if prediction.get("unknown") else prediction["name"])
     width = max(len(entry["label"]) for entry in prediction["top"])
     for entry in prediction["top"]:
         click.echo(f"  {entry['label'].ljust(width)}  {entry['probability']:7.2%}")

@@ -20,6 +20,7 @@ from app.serving.runtimes.base import RuntimeLoader
 from app.serving.shelf import Shelf
 from app.serving.status import Status
 from app.serving.ticket import Stage, Ticket
+from app.serving.versions import LoadedVersion
 from app.serving.visit import Visit
 from app.settings import Settings
 from app.store.registry import Registry
@@ -44,6 +45,17 @@ class Answer:
     """Class names, in the order of the probabilities."""
     results: list[Float32Array | FoveaError]
     """One for each image, in the order sent: float32 [classes] that sums to 1, or what was wrong with that image."""
+    unknown_below: float | None = None
+    """Highest probability under which the image had better be called unknown; None where the version does not say."""
+
+    @classmethod
+    def of(cls, loaded: LoadedVersion, results: list[Float32Array | FoveaError]) -> Answer:
+        """What a version answered."""
+        manifest = loaded.manifest
+        unknown = manifest.unknown
+        return cls(
+            loaded.model, loaded.version, manifest.labels, results, None if unknown is None else unknown.threshold
+        )
 
 
 class Classifier:
@@ -169,8 +181,7 @@ class Classifier:
             except DeadlineExceeded as error:
                 self._metrics.rejected(error.code, len(images))
                 raise
-        loaded = engine.loaded
-        return Answer(loaded.model, loaded.version, loaded.manifest.labels, results)
+        return Answer.of(engine.loaded, results)
 
     def visit(
         self,

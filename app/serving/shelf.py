@@ -13,10 +13,10 @@ from app.errors import FoveaError, NotReady, VersionRefused
 from app.metrics import Metrics
 from app.serving.batching import Engine
 from app.serving.engine_choice import EngineChoice
-from app.serving.trimming import trim_memory
 from app.serving.versions import load_version
 from app.settings import Settings
 from app.store.registry import Registry
+from app.trimming import trim_memory
 
 # Versions kept loaded besides those in production: asked for by number, or checked and about to be promoted.
 SPARES = 2

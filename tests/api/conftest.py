@@ -72,6 +72,7 @@ async def start(tmp_path: Path, registry: Registry) -> AsyncIterator[StartAPI]:
                 classifier = Classifier(registry, services.settings, services.metrics, load_runtime=load_runtime)
                 services = replace(services, classifier=classifier)
             stack.push_async_callback(services.classifier.stop)
+            stack.callback(services.explaining.close)
             await services.classifier.start()
             app = assemble(services)
             transport = httpx.ASGITransport(app)

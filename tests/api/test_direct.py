@@ -21,10 +21,11 @@ from app.api.connection import Connection
 from app.api.direct import Direct
 from app.preprocessing import Float32Array, UInt8Array
 from app.serving.runtimes.fake import FakeRuntime
+from app.store.registry import Registry
 from tests.api.conftest import API, Keyring, StartAPI
 from tests.api.wire import Wire
 from tests.serving.eventually import eventually
-from tests.serving.versions import gray, png
+from tests.serving.versions import UNKNOWN, add_version, gray, png
 
 pytestmark = pytest.mark.anyio
 
@@ -142,6 +143,19 @@ async def test_a_small_image_is_answered_as_on_the_ordinary_way(
     assert direct.document.pop("id") == direct.headers.pop("x-request-id")
     assert ordinary.document.pop("id") == ordinary.headers.pop("x-request-id")
     assert direct == ordinary
+
+
+async def test_what_a_version_does_not_know_is_said_on_both_ways(open_line: Open, registry: Registry) -> None:
+    """A version with a threshold says so for each image, in the same words."""
+    registry.promote("shapes", add_version(registry, **UNKNOWN), by="test")
+    line = await open_line()
+    sent = request(gray(128))
+    direct = await line.send(sent)
+    assert line.asked == []
+    ordinary = await line.send(sent[:-1], sent[-1:])
+    assert line.asked == ["/api/v1/predict"]
+    assert direct.document["predictions"] == ordinary.document["predictions"]
+    assert direct.document["predictions"][0]["unknown"] is True
 
 
 @pytest.mark.parametrize("image", [b"text", WHITE[:-30], b"\x89PNG\r\n\x1a\n" + b"\0" * 50], ids=["text", "cut", "png"])

@@ -22,7 +22,7 @@ from app.serving.runtimes.fake import FakeRuntime
 from app.store.manifest import Manifest
 from app.store.registry import Registry
 from tests.api.conftest import API, Problem, StartAPI
-from tests.serving.versions import LABELS, add_version, gray
+from tests.serving.versions import LABELS, UNKNOWN, add_version, gray
 
 PREDICT = "/api/v1/predict"
 BLACK, WHITE = gray(0), gray(255)
@@ -53,6 +53,18 @@ async def test_raw_image_gets_model_version_and_labels_best_first(api: API) -> N
     }
     probabilities = [entry["probability"] for entry in prediction["top"]]
     assert probabilities == sorted(probabilities, reverse=True)
+
+
+async def test_a_version_with_a_threshold_says_what_it_does_not_know(api: API, registry: Registry) -> None:
+    """Where the manifest has a threshold, each prediction says whether its highest probability is below it."""
+    version = add_version(registry, **UNKNOWN)
+    sent = files(black_png=BLACK, gray_png=gray(128), white_png=WHITE)
+    response = await api.client.post(f"{PREDICT}?version={version}&top_k=1", files=sent)
+    black, between, white = response.json()["predictions"]
+    assert list(black) == ["name", "label", "probability", "unknown", "top"]
+    assert (black["unknown"], between["unknown"], white["unknown"]) == (False, True, False)
+    assert between["probability"] < 0.6 < black["probability"]
+    assert between["label"] == "vertical"
 
 
 @pytest.mark.parametrize(

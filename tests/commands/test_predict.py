@@ -13,7 +13,7 @@ import pytest
 from app.store.registry import Registry
 from tests.commands.conftest import Fovea
 from tests.server import running
-from tests.serving.versions import add_version, gray
+from tests.serving.versions import UNKNOWN, add_version, gray
 
 
 @pytest.fixture
@@ -39,6 +39,17 @@ def test_labels_are_printed_best_first(fovea: Fovea, registry: Registry, black: 
     assert lines[0] == str(black)
     assert [line.split()[0] for line in lines[1:]] == ["horizontal", "vertical", "diagonal"]
     assert "shapes, version 1" in result.stderr
+
+
+def test_what_a_version_does_not_know_is_marked(fovea: Fovea, registry: Registry, black: Path) -> None:
+    """Below the version's threshold the file's line says `unknown`, and `--json` has the same as the API."""
+    add_version(registry, promote=True, **UNKNOWN)
+    between = black.with_name("between.png")
+    between.write_bytes(gray(128))
+    lines = fovea("predict", black, between, "--top-k", 1).stdout.splitlines()
+    assert (lines[0], lines[2]) == (str(black), f"{between}  (unknown)")
+    document = json.loads(fovea("predict", black, between, "--json").stdout)
+    assert [prediction["unknown"] for prediction in document["predictions"]] == [False, True]
 
 
 def test_json_is_what_the_server_answers(tmp_path: Path, fovea: Fovea, registry: Registry, black: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
 from app.serving.runtimes import fake
-from app.store.manifest import Golden, Manifest, TensorSpec
+from app.store.manifest import Golden, Manifest, TensorSpec, UnknownThreshold
 from app.store.registry import Registry
 
 SIZE = 28
@@ -51,6 +51,8 @@ def manifest(model: str = "shapes", **changes: Any) -> Manifest:
 
 
 LOGITS = {"output": TensorSpec(name="logits", dtype="float32", shape=(-1, 3)), "activation": "softmax"}
+UNKNOWN: dict[str, Any] = {"unknown": UnknownThreshold(threshold=0.6, coverage=0.95, accuracy=0.99, images=100)}
+"""The fake is surer than that of black and white, and less sure of what is between."""
 SCALED = {
     "preprocessing": Preprocessing(height=SIZE, width=SIZE, color="grayscale", scaling="0..1"),
     "input": TensorSpec(name="image", dtype="float32", shape=(-1, SIZE, SIZE, 1)),

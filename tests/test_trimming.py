@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.serving.trimming import return_large_blocks, trim_memory
+from app.trimming import return_large_blocks, trim_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
@@ -44,7 +44,7 @@ def test_where_there_is_no_such_thing_nothing_happens(monkeypatch: pytest.Monkey
 _FREED = """
 import ctypes, sys
 from pathlib import Path
-from app.serving.trimming import return_large_blocks
+from app.trimming import return_large_blocks
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
