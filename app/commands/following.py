@@ -82,7 +82,7 @@ def _stage(document: JobDocument) -> str | None:
     if document.cancel_requested:
         return "cancelling"
     if document.state == "queued":
-        return "waiting for its turn"
+        return document.message or "waiting for its turn"
     if document.phase is None:
         return "starting the trainer"
     if document.phase == "fit":

@@ -6,6 +6,7 @@ progress.jsonl  one line an epoch, a checkpoint amid an epoch, or a phase, appen
 log.txt         output of the trainer
 checkpoint/     the trainer's own: where it goes on when it is resumed; gone once the job has ended
 result.json     what came out, once it succeeded
+placement.json  where an executor has sent its last trainer, where that is another machine
 cancel          a marker: whoever creates it asks the job to stop
 lock            held (flock) by the process that runs the job; the kernel drops it when that process dies.
                 Its content is the holder's process id
@@ -94,6 +95,18 @@ class JobResult(BaseModel):
     )
 
 
+class Placement(BaseModel):
+    """`placement.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheduler: str = Field(description="Who places the trainer, for people: `Ray`.")
+    submission: str = Field(description="By what name the scheduler knows it.")
+    attempt: int = Field(description="Which attempt on the job the trainer is to make.")
+    asked_for: str = Field(description="What it needs to begin, for people: `2 cores`.")
+    at: datetime
+
+
 class JobFolder:
     """Reading and writing one job's folder. Every write is atomic; readers need no lock."""
 
@@ -121,6 +134,16 @@ class JobFolder:
     def result(self) -> JobResult | None:
         try:
             return JobResult.model_validate_json((self.path / "result.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write_placement(self, placement: Placement) -> None:
+        """Only for the executor, before it sends a trainer away."""
+        self._replace("placement.json", placement.model_dump_json(indent=2))
+
+    def placement(self) -> Placement | None:
+        try:
+            return Placement.model_validate_json((self.path / "placement.json").read_bytes())
         except FileNotFoundError:
             return None
 

@@ -1,0 +1,65 @@
+"""A Ray cluster for the tests of executors: started beside the first of them, gone after the last."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.jobs.executors.ray_job import RayJob
+from tests.jobs.executors.ray_cluster import RayCluster
+from tests.system import missing
+
+_ROOT = Path(__file__).parents[3]
+
+# Makes an executor on the cluster with the stand-in trainer, told by its variables.
+MakeRay = Callable[..., RayJob]
+
+
+@pytest.fixture(scope="package")
+def starting_cluster() -> Iterator[RayCluster | None]:
+    """A cluster that comes up while other tests run; none where Ray is not installed."""
+    if sys.platform != "linux" or importlib.util.find_spec("ray") is None:
+        yield None
+        return
+    # Ray's sockets lie in it, and their paths must be short.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    cluster = RayCluster(folder)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="package")
+def cluster(starting_cluster: RayCluster | None) -> RayCluster:
+    """Two nodes of one core each."""
+    if starting_cluster is None:
+        missing("Ray (for Linux)")
+    assert starting_cluster.address
+    return starting_cluster
+
+
+@pytest.fixture(scope="package")
+def make_ray(cluster: RayCluster) -> MakeRay:
+    """Makes executors on the cluster."""
+
+    def make(*, capacity: int = 1, **stand_in: str) -> RayJob:
+        environment = {f"STAND_IN_{name.upper()}": value for name, value in stand_in.items()}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_AUTH_TOKEN", cluster.token)
+            return RayJob(
+                cluster.address,
+                {"PYTHONPATH": str(_ROOT), **environment},
+                command=[sys.executable, "-m", "tests.jobs.stand_in_trainer"],
+                capacity=capacity,
+                pace=0.1,
+            )
+
+    return make
