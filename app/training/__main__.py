@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import shutil
 import sys
 import traceback
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(job: JobFolder, state: JobState) -> int:
     reporter = Reporter(job, state.attempt)
-    reporter.say(f"job {job.id}, attempt {state.attempt}, process {os.getpid()}")
+    reporter.say(f"job {job.id}, attempt {state.attempt}, process {os.getpid()} on {platform.node()}")
     try:
         result = _train(job, reporter)
     except Cancelled:
