@@ -81,7 +81,7 @@ def _stage(document: JobDocument) -> str | None:
         return None
     if document.cancel_requested:
         return "cancelling"
-    if document.state == "queued":
+    if document.state == "queued" or document.phase == "queue":
         return document.message or "waiting for its turn"
     if document.phase is None:
         return "starting the trainer"

@@ -31,7 +31,9 @@ class JobDocument(BaseModel):
     reason: str | None = Field(None, description="Why it failed or was cancelled.")
     cancel_requested: bool = Field(False, description="Whether it was asked to stop.")
     spec: TrainingSpec
-    phase: str | None = Field(None, description="What the trainer is at: dataset, fit, evaluate, export, register …")
+    phase: str | None = Field(
+        None, description="What the trainer is at: dataset, fit, evaluate, export, register …; `queue` while it waits."
+    )
     message: str | None = Field(None, description="The trainer's last word on it, or what it waits for.")
     epoch: int | None = Field(None, description="Epochs finished.")
     epochs: int | None = Field(None, description="Epochs asked for or chosen; early stopping may end before.")
@@ -69,7 +71,7 @@ class JobDocument(BaseModel):
             reason=state.reason,
             cancel_requested=job.cancel_requested,
             spec=spec,
-            phase=last.phase if last else None,
+            phase="queue" if waiting else last.phase if last else None,
             message=waiting or (last.message if last else None),
             epoch=history[-1].epoch if history else None,
             epochs=next((line.epochs for line in reversed(lines) if line.epochs is not None), spec.epochs),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,14 +25,11 @@ def starting_cluster() -> Iterator[RayCluster | None]:
     if sys.platform != "linux" or importlib.util.find_spec("ray") is None:
         yield None
         return
-    # Ray's sockets lie in it, and their paths must be short.
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
-    cluster = RayCluster(folder)
+    cluster = RayCluster()
     try:
         yield cluster
     finally:
         cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="package")

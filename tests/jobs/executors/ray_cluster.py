@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,8 +29,10 @@ _PATIENCE = 120.0
 class RayCluster:
     """Two nodes, `0` (the head) and `1`, of which the second may be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         """Begin to start it; `address` waits until it is there."""
+        # Ray's sockets lie in it, and their paths must be short.
+        folder = Path(tempfile.mkdtemp(prefix="ray"))
         self.token = f"{random.getrandbits(128):032x}"
         self._log = folder / "keeper.log"
         with self._log.open("wb") as log:
@@ -100,6 +104,7 @@ def main(folder: Path, token: str) -> None:
             for pid in left:
                 _kill(pid)
             time.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(folder: Path, token: str) -> str:
