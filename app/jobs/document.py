@@ -32,7 +32,9 @@ class JobDocument(BaseModel):
     cancel_requested: bool = Field(False, description="Whether it was asked to stop.")
     spec: TrainingSpec
     phase: str | None = Field(
-        None, description="What the trainer is at: dataset, fit, evaluate, export, register …; `queue` while it waits."
+        None,
+        description="What the trainer is at: dataset, fit, evaluate, export, register …; queue, while it waits at a "
+        "cluster for its place.",
     )
     message: str | None = Field(None, description="The trainer's last word on it, or what it waits for.")
     epoch: int | None = Field(None, description="Epochs finished.")

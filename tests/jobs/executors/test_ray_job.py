@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -260,7 +260,21 @@ def test_held_job_has_a_trainer_whatever_ray_says(jobs: Jobs) -> None:
     _place(job)
     with job.hold():
         assert Ray(status=_status("FAILED")).executor().alive(job)
+        assert Ray(status=UNREACHABLE).executor().alive(job)
     assert not Ray(status=_status("FAILED")).executor().alive(job)
+
+
+def test_trainer_that_takes_its_job_while_ray_gives_it_up_is_seen(jobs: Jobs) -> None:
+    """Ray's last word comes after a look at the lock; it is looked at once more."""
+    job = jobs.submit(SPEC)
+    _place(job)
+    with ExitStack() as stack:
+
+        def given_up() -> Iterator[Answer]:
+            stack.enter_context(job.hold())
+            yield _status("FAILED")
+
+        assert Ray(status=given_up()).executor().alive(job)
 
 
 def test_wrong_token_is_named(jobs: Jobs) -> None:
