@@ -91,13 +91,15 @@ class RayJob:
         self._launched: dict[str, str] = {}
         self._exits: dict[str, Exit] = {}
         self._looks: dict[str, _Look] = {}
+        self._away = self._unusable("has not been asked")
+        self._away_until = 0.0
         self._ended: set[str] = set()
         self._stopped: set[str] = set()
         token = _token()
         self._client = httpx.Client(
             base_url=f"{self._address}/api/jobs/",
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=httpx.Timeout(20, connect=5),
+            timeout=httpx.Timeout(10, connect=5),
             # A proxy of the environment cannot reach this machine's own addresses.
             trust_env=httpx.URL(self._address).host not in _LOOPBACK,
             # Questions are seconds apart, and nobody closes an executor.
@@ -115,7 +117,7 @@ class RayJob:
         resources = job.spec().resources
         cpus = resources.cpus or self._cpus
         attempt = job.state().attempt + 1
-        submission = f"{job.id}-{attempt}-{secrets.token_hex(3)}"
+        submission = f"{job.id}-{attempt}-{secrets.token_hex(4)}"
         path = job.path.resolve()
         # Written first: a submission whose answer is lost on its way is found again, and not made twice.
         job.write_placement(
@@ -212,10 +214,15 @@ class RayJob:
             raise self._unusable("answered something else than a job") from error
 
     def _ask(self, method: str, path: str, content: object = None) -> httpx.Response:
+        if time.monotonic() < self._away_until:
+            raise self._away
         try:
             return self._client.request(method, path, json=content)
         except httpx.HTTPError as error:
-            raise self._unusable(f"cannot be reached ({error})") from error
+            # Who waits in vain for each job's answer in turn looks after none of them, and cannot be stopped.
+            self._away = self._unusable(f"cannot be reached ({error})")
+            self._away_until = time.monotonic() + 5 * self._pace
+            raise self._away from error
 
     def _check(self, answer: httpx.Response) -> None:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):

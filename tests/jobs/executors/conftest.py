@@ -19,6 +19,26 @@ _ROOT = Path(__file__).parents[3]
 MakeRay = Callable[..., RayJob]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of executors come first, those on Ray last of them, when the cluster has come up.
+
+    First, since processes that share the suite take each other's last tests: of these none,
+    for which each would have to start a cluster of its own.
+    """
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if not item.path.is_relative_to(Path(__file__).parent):
+        return 4
+    fixtures = getattr(item, "fixturenames", ())
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if parameters.get("make") == "ray_job" or "cluster" in fixtures:
+        return 3
+    return 1 if "starting_cluster" in fixtures else 2
+
+
 @pytest.fixture(scope="package")
 def starting_cluster() -> Iterator[RayCluster | None]:
     """A cluster that comes up while other tests run; none where Ray is not installed."""

@@ -51,8 +51,8 @@ def test_submitted_job_succeeds(jobs: Jobs, make: Make) -> None:
 
 
 def test_jobs_run_one_at_a_time_the_oldest_first(jobs: Jobs, make: Make) -> None:
-    """With several jobs in the queue each begins when the one before has ended."""
-    queue = [jobs.submit(SPEC) for _ in range(3)]
+    """With two jobs in the queue the second begins when the first has ended."""
+    queue = [jobs.submit(SPEC) for _ in range(2)]
     with supervise(jobs, make(1, 0)):
         wait_for(queue[-1], "succeeded")
     documents = [jobs.document(job.id) for job in queue]

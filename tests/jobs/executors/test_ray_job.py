@@ -39,10 +39,10 @@ class Ray:
         self.asked = 0
         self.tokens: set[str | None] = set()
 
-    def executor(self, environment: dict[str, str] | None = None, cpus: int = 1) -> RayJob:
+    def executor(self, environment: dict[str, str] | None = None, cpus: int = 1, pace: float = 0) -> RayJob:
         """An executor that knows no other cluster."""
         return RayJob(
-            "http://head:8265", environment or {}, cpus=cpus, pace=0, transport=httpx.MockTransport(self._answer)
+            "http://head:8265", environment or {}, cpus=cpus, pace=pace, transport=httpx.MockTransport(self._answer)
         )
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -94,7 +94,7 @@ def test_node_that_dies_costs_its_job_nothing_but_the_time_since_its_checkpoint(
         # Now the node has lost its power. The only core that is left is taken.
         os.kill(trainer, signal.SIGKILL)
         wait_until(lambda: "waiting at Ray for 1 core" in (jobs.document(moved.id).message or ""), "a place")
-        assert make_ray().alive(moved), "another process knows that it waits"
+        wait_until(lambda: make_ray().alive(moved), "another process to see it wait")
         (jobs.root / "go").touch()
         wait_for(moved, "succeeded")
         wait_for(trainers[0], "succeeded")
@@ -155,6 +155,27 @@ def test_ray_that_does_not_answer_is_not_taken_for_a_dead_trainer(jobs: Jobs, ca
         wait_until(lambda: ray.asked > asked + 5, "Ray to be asked again")
     assert len(ray.submitted) == 1
     assert job.state().state == "queued"
+
+
+def test_ray_that_is_away_is_asked_about_one_job_and_not_about_each(jobs: Jobs) -> None:
+    """A supervisor that waited for every job's answer could not be stopped for minutes."""
+    ray = Ray(status=UNREACHABLE)
+    executor = ray.executor(pace=60)
+    for job in [jobs.submit(SPEC) for _ in range(3)]:
+        _place(job)
+        with pytest.raises(ConnectionError, match="cannot be reached"):
+            executor.alive(job)
+    assert ray.asked == 1
+
+
+def test_job_that_waits_is_asked_about_once_in_a_while(jobs: Jobs) -> None:
+    """And not at every look of the supervisor."""
+    job = jobs.submit(SPEC)
+    _place(job)
+    ray = Ray()
+    executor = ray.executor(pace=60)
+    assert all(executor.alive(job) for _ in range(10))
+    assert ray.asked == 1
 
 
 def test_submission_waits_for_a_ray_that_is_away(jobs: Jobs) -> None:
