@@ -32,7 +32,7 @@ from tests.server import Server, running
 # `fovea` with a trainer that trains nothing: epochs of so many seconds.
 _FAKED = (
     "import sys; from app.jobs.executors import local_process; from app.jobs.executors.fake import Fake\n"
-    "local_process.LocalProcess = lambda *_, **__: Fake(epochs=400, seconds={seconds})\n"
+    "local_process.LocalProcess = lambda _: Fake(epochs=400, seconds={seconds})\n"
     "from app.cli import main; main(sys.argv[1:])"
 )
 
@@ -65,7 +65,7 @@ def jobs(tmp_path: Path) -> Jobs:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--local` with the fake executor."""
-    monkeypatch.setattr(real, "LocalProcess", lambda *_, **__: Fake(epochs=3))
+    monkeypatch.setattr(real, "LocalProcess", lambda _: Fake(epochs=3))
 
 
 def start(
@@ -315,7 +315,7 @@ def test_pictures_that_were_left_out_are_named_before_the_training(fovea: Fovea,
 
 def test_failed_job_ends_with_its_reason(fovea: Fovea, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that failed makes the status 1, and its reason is printed."""
-    monkeypatch.setattr(real, "LocalProcess", lambda *_, **__: local_process(die="at_start"))
+    monkeypatch.setattr(real, "LocalProcess", lambda _: local_process(die="at_start"))
     result = fovea("train", "digits", "--local")
     assert result.exit_code == 1
     assert "failed: The trainer died 3 times in a row" in result.stderr

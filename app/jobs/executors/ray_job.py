@@ -80,7 +80,7 @@ class RayJob:
             transport: what carries requests instead of the network.
 
         Raises:
-            ConfigurationError: the file of the token that RAY_AUTH_TOKEN_PATH names cannot be read.
+            ConfigurationError: the file of the token cannot be read.
         """
         self.capacity = capacity
         self._address = address.rstrip("/")
@@ -117,8 +117,10 @@ class RayJob:
         resources = job.spec().resources
         cpus = resources.cpus or self._cpus
         attempt = job.state().attempt + 1
-        submission = f"{job.id}-{attempt}-{secrets.token_hex(4)}"
         path = job.path.resolve()
+        # A trial lies in the folder of its job, and is called by a number.
+        name = f"{path.parent.parent.name}-{job.id}" if path.parent.name == "trials" else job.id
+        submission = f"{name}-{attempt}-{secrets.token_hex(4)}"
         # Written first: a submission whose answer is lost on its way is found again, and not made twice.
         job.write_placement(
             Placement(
@@ -239,12 +241,14 @@ def _token() -> str | None:
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not path and os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        path = "~/.ray/auth_token"
     if not path:
         return None
     try:
         return Path(path).expanduser().read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"RAY_AUTH_TOKEN_PATH: {path} cannot be read: {error}.") from error
+        raise ConfigurationError(f"The token of Ray, {path}, cannot be read: {error}.") from error
 
 
 def _limits(resources: Resources, cpus: int) -> dict[str, str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigurationError
-from app.jobs.executors.choice import make_executor
+from app.jobs.executors.choice import make_executor, make_trial_launcher
 from app.jobs.executors.local_process import LocalProcess
+from app.jobs.executors.patient import Patient
 from app.jobs.executors.ray_job import RayJob
 from app.settings import Settings
 
@@ -31,6 +32,14 @@ def test_ray_is_found_by_the_variable_that_its_own_programs_read(monkeypatch: py
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
     assert isinstance(make_executor(Settings()), RayJob)
+
+
+def test_trials_run_where_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a search on Ray are placed by Ray too, each by itself."""
+    assert isinstance(make_trial_launcher(Settings(), threads=2), LocalProcess)
+    monkeypatch.setenv("FOVEA_EXECUTOR", "ray")
+    monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
+    assert isinstance(make_trial_launcher(Settings(), threads=2), Patient)
 
 
 @pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto", "http://", "http://["])

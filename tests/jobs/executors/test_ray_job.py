@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -312,13 +313,28 @@ def test_something_else_at_the_address_is_named(jobs: Jobs) -> None:
         Ray(status=httpx.Response(200, text="<html>")).executor().alive(job)
 
 
-@pytest.mark.parametrize("variable", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_trial_is_named_after_its_job(jobs: Jobs) -> None:
+    """In Ray's dashboard numbers alone would say nothing."""
+    job = jobs.submit(SPEC)
+    trial = JobFolder(job.path / "trials" / "0007")
+    shutil.copytree(job.path, trial.path)
+    ray = Ray()
+    ray.executor().launch(trial)
+    assert str(ray.submitted[0]["submission_id"]).startswith(f"{job.id}-0007-1-")
+
+
+@pytest.mark.parametrize("variable", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"])
 def test_token_is_taken_from_where_rays_own_programs_take_it(
     jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """As it is, or from a file; it is in no variable that the trainer, and so the dashboard, gets."""
-    (tmp_path / "token").write_text("s3cret\n")
-    monkeypatch.setenv(variable, "s3cret" if variable == "RAY_AUTH_TOKEN" else str(tmp_path / "token"))
+    """As it is, from a file, or from the file that Ray makes for a user; no variable of the trainer, and so the
+    dashboard, has it."""
+    file = tmp_path / ".ray" / "auth_token"
+    file.parent.mkdir()
+    file.write_text("s3cret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    values = {"RAY_AUTH_TOKEN": "s3cret", "RAY_AUTH_TOKEN_PATH": str(file), "RAY_AUTH_MODE": "token"}
+    monkeypatch.setenv(variable, values[variable])
     ray = Ray()
     ray.executor().launch(jobs.submit(SPEC))
     assert ray.tokens == {"Bearer s3cret"}
@@ -328,7 +344,7 @@ def test_token_is_taken_from_where_rays_own_programs_take_it(
 def test_token_that_cannot_be_read_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not when the first job comes."""
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nonexistent/token")
-    with pytest.raises(ConfigurationError, match="/nonexistent/token cannot be read"):
+    with pytest.raises(ConfigurationError, match="/nonexistent/token, cannot be read"):
         Ray().executor()
 
 
