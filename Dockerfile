@@ -1,7 +1,8 @@
-# Two images from one file:
+# Three images from one file:
 #
 #   docker build --target serve -t fovea .         answers requests; has no TensorFlow
 #   docker build --target full  -t fovea-full .    trains and exports as well
+#   docker build --target ray   -t fovea-ray .     the same with Ray: a node of a cluster that training jobs run on
 #
 # BASE_IMAGE may be any image with Python 3.11 to 3.13 as `python3`, its venv module and a shell; for a build that
 # can be repeated, name it by digest. Behind a package mirror, give pip its configuration as a secret, of which
@@ -10,7 +11,7 @@
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 
-# What both need to build: the environment's folder, and Fovea itself as a wheel.
+# What all need to build: the environment's folder, and Fovea itself as a wheel.
 FROM ${BASE_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ONLY_BINARY=:all:
 WORKDIR /src
@@ -50,8 +51,18 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
 RUN /opt/fovea/bin/pip install --no-deps --no-index /wheel/*.whl \
     && /opt/fovea/bin/pip uninstall --yes pip
 
+FROM build AS build-ray
+COPY requirements/ray.txt requirements/
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    /opt/fovea/bin/pip install --require-hashes -r requirements/ray.txt \
+    && cd /opt/fovea/lib/python3*/site-packages/openvino/libs \
+    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json \
+    && cd ../../ai_edge_litert && rm -rf libLiteRtWebGpuAccelerator.so aot tools vendors
+RUN /opt/fovea/bin/pip install --no-deps --no-index /wheel/*.whl \
+    && /opt/fovea/bin/pip uninstall --yes pip
 
-# What both are at run time, but for the environment.
+
+# What all are at run time, but for the environment.
 FROM ${BASE_IMAGE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -92,3 +103,8 @@ FROM runtime AS full
 LABEL org.opencontainers.image.title="fovea-full" \
       org.opencontainers.image.description="Image classification as a service you run yourself, with training"
 COPY --from=build-full /opt/fovea /opt/fovea
+
+FROM runtime AS ray
+LABEL org.opencontainers.image.title="fovea-ray" \
+      org.opencontainers.image.description="A node of a Ray cluster that runs the training jobs of Fovea"
+COPY --from=build-ray /opt/fovea /opt/fovea

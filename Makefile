@@ -50,6 +50,7 @@ lock:
 	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra serve --constraint requirements/dev.txt -o requirements/serve.txt
 	$(LOCK) pyproject.toml --extra serve --extra train --constraint requirements/dev.txt -o requirements/train.txt
+	$(LOCK) pyproject.toml --extra ray --constraint requirements/dev.txt -o requirements/ray.txt
 	$(foreach peer,$(PEERS),$(LOCK) benchmarks/peers/$(peer).in -o requirements/bench-$(peer).txt &&) true
 
 clean:

@@ -35,10 +35,11 @@ def worker() -> None:
 
     Works through the jobs of the workspace until SIGTERM or Ctrl-C. For servers with
     FOVEA_EXECUTOR=none on the same workspace, which only queue. Any number may run: one works, the
-    others stand by. A job at work when it stops goes on, or is resumed.
+    others stand by. A job at work when it stops goes on, or is resumed. With FOVEA_EXECUTOR=ray
+    they run on the cluster at RAY_ADDRESS.
     """
     from app.api.logs import configure
-    from app.jobs.executors.local_process import LocalProcess, trainer_environment
+    from app.jobs.executors.choice import make_executor
     from app.jobs.jobs import Jobs
     from app.jobs.supervisor import Supervisor
 
@@ -48,8 +49,7 @@ def worker() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not set here: the handler interrupts this very thread, which may hold the event's lock.
         signal.signal(number, lambda *_: threading.Thread(target=stop.set).start())
-    executor = LocalProcess(trainer_environment(settings))
-    Supervisor(Jobs(settings.workspace / "jobs"), executor).run(stop)
+    Supervisor(Jobs(settings.workspace / "jobs"), make_executor(settings)).run(stop)
 
 
 models.add_command(import_)

@@ -20,7 +20,7 @@ from app.api.services import Services
 from app.api.tracing import Tracing
 from app.api.uploads import clean_uploads
 from app.cores import available_cores
-from app.jobs.executors.local_process import LocalProcess, trainer_environment
+from app.jobs.executors.choice import make_executor
 from app.jobs.jobs import Jobs
 from app.jobs.supervisor import Supervisor
 from app.metrics import Metrics
@@ -107,9 +107,8 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
             stack.push_async_callback(services.tracing.stop)
         if services.keys is not None:
             stack.push_async_callback(_end, asyncio.create_task(services.keys.follow()))
-        if settings.executor == "local":
-            executor = LocalProcess(trainer_environment(settings))
-            supervising = Supervisor(services.jobs, executor).running()
+        if settings.executor != "none":
+            supervising = Supervisor(services.jobs, make_executor(settings)).running()
             await asyncio.to_thread(supervising.__enter__)
             stack.push_async_callback(asyncio.to_thread, supervising.__exit__, None, None, None)
         stack.push_async_callback(services.classifier.stop)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError
@@ -15,7 +16,9 @@ from app.errors import ConfigurationError
 class Settings(BaseSettings):
     """Read from the environment when constructed, never at import. `docs/settings.md` has the same table."""
 
-    model_config = SettingsConfigDict(env_prefix="FOVEA_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="FOVEA_", frozen=True, extra="ignore", env_ignore_empty=True, validate_by_name=True
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs API keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -79,8 +82,16 @@ class Settings(BaseSettings):
         description="Most bytes of decoded images that training keeps in the workspace for later jobs.",
     )
 
-    executor: Literal["local", "none"] = Field(
-        "local", description="What runs training jobs. `none`: only queue them, for a `fovea worker` elsewhere."
+    executor: Literal["local", "ray", "none"] = Field(
+        "local",
+        description="What runs training jobs: this machine, or the Ray cluster at `FOVEA_RAY_ADDRESS`. `none`: only "
+        "queue them, for a `fovea worker` elsewhere.",
+    )
+    ray_address: str | None = Field(
+        None,
+        # Ray's own programs are told by the second.
+        validation_alias=AliasChoices("FOVEA_RAY_ADDRESS", "RAY_ADDRESS"),
+        description="Address of the Ray cluster's dashboard, like `http://head:8265`. Unset: that of `RAY_ADDRESS`.",
     )
     training_threads: int = Field(
         0, ge=0, le=256, description="Threads of the training process; 0: one a core (it runs at the lowest priority)."
@@ -123,9 +134,28 @@ class Settings(BaseSettings):
                 f"FOVEA_PRECISION={self.precision} needs OpenVINO, but FOVEA_RUNTIME is {self.runtime}: set it to auto "
                 "or openvino."
             )
+        self.check_executor()
         if not self.loopback and self.api_keys is None and not self.allow_anonymous:
             raise ConfigurationError(
                 f"Refusing to listen on {self.host} without API keys: anyone on the network could use, train and "
                 "replace models. Set FOVEA_API_KEYS to a file of keys (make one with `fovea keys new`), or "
                 "FOVEA_HOST=127.0.0.1, or, behind something that authenticates, FOVEA_ALLOW_ANONYMOUS=true."
+            )
+
+    def check_executor(self) -> None:
+        """Raise ConfigurationError where jobs are to run on Ray, and it is not said where that is."""
+        if self.executor != "ray":
+            return
+        allowed = "the address of the cluster's dashboard, like http://head:8265"
+        if self.ray_address is None:
+            raise ConfigurationError(f"FOVEA_EXECUTOR=ray needs RAY_ADDRESS: {allowed}.")
+        try:
+            address = urlsplit(self.ray_address)
+            right = address.scheme in ("http", "https") and bool(address.hostname)
+        except ValueError:
+            right = False
+        if not right:
+            raise ConfigurationError(
+                f"RAY_ADDRESS is {self.ray_address!r}; allowed is {allowed}. Jobs are sent to it by HTTP, and not to "
+                "the port that Ray's own programs connect to."
             )

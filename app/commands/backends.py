@@ -88,11 +88,10 @@ class Local:
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
-        from app.jobs.executors.local_process import LocalProcess, trainer_environment
+        from app.jobs.executors.choice import make_executor
         from app.jobs.supervisor import Supervisor
 
-        executor = LocalProcess(trainer_environment(self._settings))
-        self._supervisor = Supervisor(self._jobs, executor)
+        self._supervisor = Supervisor(self._jobs, make_executor(self._settings))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -82,8 +82,8 @@ def _stage(document: JobDocument) -> str | None:
         return None
     if document.cancel_requested:
         return "cancelling"
-    if document.state == "queued":
-        return "waiting for its turn"
+    if document.state == "queued" or document.phase == "queue":
+        return document.message or "waiting for its turn"
     if document.phase is None:
         return "starting the trainer"
     if document.phase == "fit":

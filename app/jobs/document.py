@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import StorageFailed
-from app.jobs.folder import FINAL, JobFolder, JobResult, Progress, State, now
+from app.jobs.folder import FINAL, JobFolder, JobResult, Placement, Progress, State, now
 from app.jobs.spec import TrainingSpec
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -32,9 +32,11 @@ class JobDocument(BaseModel):
     cancel_requested: bool = Field(False, description="Whether it was asked to stop.")
     spec: TrainingSpec
     phase: str | None = Field(
-        None, description="What the trainer is at: search, dataset, fit, evaluate, export, register …"
+        None,
+        description="What the trainer is at: search, dataset, fit, evaluate, export, register …; queue, while it waits "
+        "at a cluster for its place.",
     )
-    message: str | None = Field(None, description="The trainer's last word on it.")
+    message: str | None = Field(None, description="The trainer's last word on it, or what it waits for.")
     epoch: int | None = Field(None, description="Epochs finished.")
     epochs: int | None = Field(None, description="Epochs asked for or chosen; early stopping may end before.")
     trial: int | None = Field(None, description="Trials of its search that have ended.")
@@ -59,6 +61,8 @@ class JobDocument(BaseModel):
         state = readable(job, "state.json", job.state)
         spec = readable(job, "spec.json", job.spec)
         lines = readable(job, "progress.jsonl", job.progress)
+        placement = readable(job, "placement.json", job.placement) if state.state not in FINAL else None
+        waiting = _waiting(placement, state.attempt)
         history = epoch_history(lines)
         last = lines[-1] if lines else None
         return cls(
@@ -71,13 +75,13 @@ class JobDocument(BaseModel):
             reason=state.reason,
             cancel_requested=job.cancel_requested,
             spec=spec,
-            phase=last.phase if last else None,
-            message=last.message if last else None,
+            phase="queue" if waiting else last.phase if last else None,
+            message=waiting or (last.message if last else None),
             epoch=history[-1].epoch if history else None,
             epochs=next((line.epochs for line in reversed(lines) if line.epochs is not None), spec.epochs),
             trial=next((line.trial for line in reversed(lines) if line.trial is not None), None),
             trials=next((line.trials for line in reversed(lines) if line.trials is not None), None),
-            remaining_seconds=_remaining(lines) if state.state == "running" else None,
+            remaining_seconds=_remaining(lines) if state.state == "running" and not waiting else None,
             history=history,
             result=readable(job, "result.json", job.result),
         )
@@ -138,6 +142,13 @@ def epoch_history(lines: list[Progress]) -> list[Progress]:
             history.pop()
         history.append(line)
     return history
+
+
+def _waiting(placement: Placement | None, attempt: int) -> str | None:
+    """What a job waits for whose trainer was sent to another machine, until it has begun there."""
+    if placement is None or placement.attempt <= attempt:
+        return None
+    return f"waiting at {placement.scheduler} for {placement.asked_for}, as {placement.submission}"
 
 
 def _remaining(lines: list[Progress]) -> float | None:

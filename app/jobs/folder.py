@@ -8,6 +8,7 @@ checkpoint/     the trainer's own: where it goes on when it is resumed; gone onc
 result.json     what came out, once it succeeded
 trials/         one folder like this one for each trial of a search; see `app.jobs.trials`
 search.json     what the search has come to, where there is one
+placement.json  where an executor has sent its last trainer, where that is another machine
 cancel          a marker: whoever creates it asks the job to stop
 lock            held (flock) by the process that runs the job; the kernel drops it when that process dies.
                 Its content is the holder's process id
@@ -98,6 +99,18 @@ class JobResult(BaseModel):
     )
 
 
+class Placement(BaseModel):
+    """`placement.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheduler: str = Field(description="Who places the trainer, for people: `Ray`.")
+    submission: str = Field(description="By what name the scheduler knows it.")
+    attempt: int = Field(description="Which attempt on the job the trainer is to make.")
+    asked_for: str = Field(description="What it needs to begin, for people: `2 cores`.")
+    at: datetime
+
+
 class JobFolder:
     """Reading and writing one job's folder. Every write is atomic; readers need no lock."""
 
@@ -125,6 +138,16 @@ class JobFolder:
     def result(self) -> JobResult | None:
         try:
             return JobResult.model_validate_json((self.path / "result.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write_placement(self, placement: Placement) -> None:
+        """Only for the executor, before it sends a trainer away."""
+        self.write_text("placement.json", placement.model_dump_json(indent=2))
+
+    def placement(self) -> Placement | None:
+        try:
+            return Placement.model_validate_json((self.path / "placement.json").read_bytes())
         except FileNotFoundError:
             return None
 

@@ -5,9 +5,9 @@ The API validates it, `spec.json` in the job's folder is it, and the trainer rea
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from app.jobs.networks import Architecture
 from app.jobs.search import Search, check_search
@@ -109,6 +109,32 @@ class Shapes(BaseModel):
 
     images: int = Field(1000, ge=30, le=100_000, description="Images drawn, over the three classes.")
     noise: float = Field(0.0, ge=0, le=1, description="Standard deviation of noise, as a share of the range.")
+
+
+class Resources(BaseModel):
+    """What Ray sets aside for the trainer before it starts it; without Ray it has what the machine has."""
+
+    model_config = _STRICT
+
+    cpus: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Cores, and the trainer's threads. Unset: `FOVEA_TRAINING_THREADS`, or 1. Used on Ray only, as the "
+        "other `resources`.",
+    )
+    gpus: float = Field(
+        0, ge=0, le=64, description="GPUs, or a share of one. A trainer on Ray sees only those that it asked for."
+    )
+    memory_gb: float | None = Field(
+        None, gt=0, le=100_000, description="Memory in GB that a machine must have to spare. Unset: any will do."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus: {self.gpus:g} is not allowed: a share below 1, or a whole number")
+        return self
 
 
 class TrainingSpec(BaseModel):
@@ -234,6 +260,7 @@ class TrainingSpec(BaseModel):
         le=5,
         description="Points of accuracy that a lower precision may lose and still be used, where it is faster.",
     )
+    resources: Resources = Resources()
     promotion: Literal["manual", "if_better", "always"] = Field(
         "manual",
         description="`manual`: registered only. `if_better`: promoted if on the same test images it is shown to be "

@@ -64,9 +64,7 @@ def train(job: JobFolder, spec: TrainingSpec, settings: Settings, reporter: Repo
         low, high = evaluation.interval.low, evaluation.interval.high
         reporter.phase("export", f"accuracy {evaluation.accuracy:.4f} ({low:.4f} to {high:.4f}) on the test split")
         searched = SearchDocument.of(job) if job.spec().search is not None else None
-        trained = Trained(
-            job.id, data, fitted, evaluation, lowered.checks, datasets.report(spec.dataset), searched
-        )
+        trained = Trained(job.id, data, fitted, evaluation, lowered.checks, datasets.report(spec.dataset), searched)
         with registry.staging() as staged:
             write_evaluation(staged, trained)
             version = register(registry, staged, job.id, spec, data, fitted, evaluation, lowered.checks, lowered.int8)

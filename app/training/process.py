@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import shutil
 import sys
 import traceback
@@ -53,7 +54,7 @@ def run(
         )
         job.write_state(state)
         reporter = Reporter(job, state.attempt)
-        reporter.say(f"{name} {job.id}, attempt {state.attempt}, process {os.getpid()}")
+        reporter.say(f"{name} {job.id}, attempt {state.attempt}, process {os.getpid()} on {platform.node()}")
         return _run(job, state, reporter, work, store)
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from app.errors import TrainingFailed
 from app.jobs import out_of_memory
-from app.jobs.executors.local_process import LocalProcess, trainer_environment
+from app.jobs.executors.choice import make_trial_launcher
 from app.jobs.folder import FINAL, JobFolder, now
 from app.jobs.search import Search, Values, with_values
 from app.jobs.spec import TrainingSpec
@@ -128,7 +128,7 @@ def search(
 ) -> TrainingSpec:
     """What is to be trained in full: the job's spec with the values of its best trial.
 
-    Without a `launcher` the trials are processes of this machine, which share its `threads`.
+    Without a `launcher` the trials run where the settings have jobs run; on this machine they share the `threads`.
 
     Raises:
         TrainingFailed: no trial came to an end.
@@ -144,13 +144,7 @@ def search(
     preprocessing = choose_preprocessing(spec.preprocessing, source)
     plan = Plan(spec, spec.search, len(train), source.labels, preprocessing)
     if launcher is None:
-        each = {"FOVEA_TRAINING_THREADS": str(max(1, threads // spec.search.parallel))}
-        # What this process has as its priority the trials inherit.
-        launcher = LocalProcess(
-            trainer_environment(settings) | each,
-            command=(sys.executable, "-m", "app.training.trial"),
-            lowest_priority=False,
-        )
+        launcher = make_trial_launcher(settings, threads=max(1, threads // spec.search.parallel))
     return SearchRun(job, plan, launcher, reporter).run()
 
 

@@ -59,7 +59,7 @@ def environment(stages: dict[str, Stage], name: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-@pytest.mark.parametrize("target", ["serve", "full"])
+@pytest.mark.parametrize("target", ["serve", "full", "ray"])
 def test_an_image_runs_fovea_as_a_user_without_rights(stages: dict[str, Stage], target: str) -> None:
     """A number, so that Kubernetes can see that it is not root; and no shell between it and its signals."""
     assert last(stages, target, "USER") == "10001:10001"
@@ -70,7 +70,7 @@ def test_an_image_runs_fovea_as_a_user_without_rights(stages: dict[str, Stage], 
     assert "RUN" not in instructions[instructions.index("USER") :]
 
 
-@pytest.mark.parametrize("target", ["serve", "full"])
+@pytest.mark.parametrize("target", ["serve", "full", "ray"])
 def test_an_image_asks_itself_whether_it_lives(stages: dict[str, Stage], target: str) -> None:
     """With the Python that is there, not with a program that is not; on the port that was set."""
     options, _, command = last(stages, target, "HEALTHCHECK").partition("CMD ")
@@ -82,7 +82,7 @@ def test_an_image_asks_itself_whether_it_lives(stages: dict[str, Stage], target:
     compile(code, "HEALTHCHECK", "exec")
 
 
-@pytest.mark.parametrize("target", ["serve", "full"])
+@pytest.mark.parametrize("target", ["serve", "full", "ray"])
 def test_settings_in_the_image_exist(stages: dict[str, Stage], target: str) -> None:
     """A misspelt variable would be ignored in silence."""
     variables = {n.removeprefix("FOVEA_").lower(): v for n, v in environment(stages, target).items() if "FOVEA_" in n}
@@ -99,16 +99,29 @@ def test_only_the_full_image_has_what_trains(stages: dict[str, Stage]) -> None:
     assert stages["serve"].all("COPY") == ["--from=build-serve /opt/fovea /opt/fovea"]
     assert stages["full"].all("COPY") == ["--from=build-full /opt/fovea /opt/fovea"]
     assert "requirements/serve.txt requirements/" in stages["build-serve"].all("COPY")
+    assert stages["ray"].all("COPY") == ["--from=build-ray /opt/fovea /opt/fovea"]
     assert "requirements/train.txt requirements/" in stages["build-full"].all("COPY")
+    assert "requirements/ray.txt requirements/" in stages["build-ray"].all("COPY")
     lock = (ROOT / "requirements/serve.txt").read_text()
     assert not re.search(r"^(tensorflow|keras)", lock, re.MULTILINE)
+    assert not re.search(r"^ray==", lock + (ROOT / "requirements/train.txt").read_text(), re.MULTILINE)
+
+
+def test_what_a_cluster_trains_with_is_what_one_machine_trains_with() -> None:
+    """The lock of Ray's nodes adds to the full image's, and changes none of it: a job may run on either."""
+    train, ray = (
+        dict(re.findall(r"^(\S+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))
+        for name in ("train", "ray")
+    )
+    assert train.items() <= ray.items()
+    assert "ray" in ray
 
 
 def test_everything_from_the_network_is_checked_against_the_lock(stages: dict[str, Stage]) -> None:
     """pip installs with hashes or without an index; there is no third way, and nothing else downloads."""
     runs = [run for stage in stages.values() for run in stage.all("RUN")]
     installs = [part for run in runs for part in run.split("&&") if re.search(r"pip (install|wheel)", part)]
-    assert len(installs) == 6
+    assert len(installs) == 8
     for install in installs:
         assert ("--require-hashes" in install) != ("--no-index" in install)
     assert not any(re.search(r"\b(curl|wget|apt-get|git)\b", run) for run in runs)

@@ -29,7 +29,7 @@ def render(folder: str) -> list[Manifest]:
     return list(yaml.safe_load_all(done.stdout))
 
 
-@pytest.fixture(scope="module", params=["base", "overlays/example"])
+@pytest.fixture(scope="module", params=["base", "overlays/example", "overlays/ray"])
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     return render(request.param)
 
@@ -87,7 +87,7 @@ def test_pods_fulfil_the_restricted_pod_security_standard(manifests: list[Manife
         "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
     }  # fmt: skip
     pods = dict(pod_specs(manifests))
-    assert set(pods) == {"fovea-serving", "fovea-trainer"}
+    assert set(pods) - {"fovea-ray-head", "fovea-ray-node"} == {"fovea-serving", "fovea-trainer"}
     for pod in pods.values():
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         assert all(set(volume) - {"name"} <= allowed_volumes for volume in pod["volumes"])
@@ -185,7 +185,7 @@ def test_settings_in_the_manifests_exist_and_may_start(manifests: list[Manifest]
             values = {
                 name.removeprefix("FOVEA_").lower(): value or "2"
                 for name, value in environment(manifests, container).items()
-                if name.startswith("FOVEA_")
+                if name.startswith("FOVEA_") or name == "RAY_ADDRESS"
             }
             assert values.keys() <= Settings.model_fields.keys()
             Settings.model_validate(values).check()
@@ -291,3 +291,60 @@ def test_an_overlay_changes_images_replicas_storage_and_settings() -> None:
     fields = Settings.model_fields
     assert fields["max_body_bytes"].default == int(bodies["fovea"].removesuffix("m")) * 2**20
     assert fields["max_upload_bytes"].default == int(bodies["fovea-datasets"].removesuffix("g")) * 2**30
+
+
+@pytest.fixture(scope="module")
+def ray() -> list[Manifest]:
+    return render("overlays/ray")
+
+
+def test_jobs_are_handed_to_ray_by_a_pod_that_trains_nothing_itself(ray: list[Manifest]) -> None:
+    """The sender is the small image, knows the head by its service, and shows the token that the cluster asks for."""
+    sender = dict(pod_specs(ray))["fovea-trainer"]["containers"][0]
+    assert sender["image"] == "fovea:0.1.0"
+    assert sender["args"] == ["worker"]
+    variables = environment(ray, sender)
+    assert variables["FOVEA_EXECUTOR"] == "ray"
+    head = find(ray, "Service", "fovea-ray-head")["spec"]
+    [dashboard] = [port["port"] for port in head["ports"] if port["name"] == "dashboard"]
+    assert variables["RAY_ADDRESS"] == f"http://fovea-ray-head:{dashboard}"
+    tokens = [
+        entry["valueFrom"]["secretKeyRef"]
+        for name, pod in pod_specs(ray)
+        for entry in pod["containers"][0]["env"]
+        if entry["name"] == "RAY_AUTH_TOKEN"
+    ]
+    assert tokens == [{"name": "fovea-ray-token", "key": "token"}] * 3
+    for name in ("fovea-ray-head", "fovea-ray-node"):
+        assert environment(ray, dict(pod_specs(ray))[name]["containers"][0])["RAY_AUTH_MODE"] == "token"
+
+
+def test_rays_nodes_see_the_shared_folders_where_the_sender_does(ray: list[Manifest]) -> None:
+    """A job's folder has one path everywhere; the head runs no job, and needs none."""
+    pods = dict(pod_specs(ray))
+    places = {}
+    for name in ("fovea-trainer", "fovea-ray-node"):
+        claims = {v["name"]: v["persistentVolumeClaim"] for v in pods[name]["volumes"] if "persistentVolumeClaim" in v}
+        mounts = {m["name"]: m["mountPath"] for m in pods[name]["containers"][0]["volumeMounts"]}
+        places[name] = {claims[volume]["claimName"]: path for volume, path in mounts.items() if volume in claims}
+    assert places["fovea-ray-node"] == places["fovea-trainer"]
+    head = pods["fovea-ray-head"]["containers"][0]
+    assert "--num-cpus=0" in head["command"]
+    labels = find(ray, "Deployment", "fovea-ray-head")["spec"]["template"]["metadata"]["labels"]
+    assert find(ray, "Service", "fovea-ray-head")["spec"]["selector"].items() <= labels.items()
+    assert f"--port={head['ports'][0]['containerPort']}" in head["command"]
+    assert f"--dashboard-port={head['ports'][1]['containerPort']}" in head["command"]
+
+
+def test_only_the_sender_reaches_ray_from_outside(ray: list[Manifest]) -> None:
+    """Whoever reaches it could run anything there, the serving pods included."""
+    policy = find(ray, "NetworkPolicy", "fovea-ray")["spec"]
+    own, sender = policy["ingress"]
+    assert own == {"from": [{"podSelector": policy["podSelector"]}]}
+    [peer] = sender["from"]
+    assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "trainer"
+    assert sender["ports"] == [{"port": 8265, "protocol": "TCP"}]
+    trainer = find(ray, "Deployment", "fovea-trainer")["spec"]["template"]["metadata"]["labels"]
+    assert peer["podSelector"]["matchLabels"].items() <= trainer.items()
+    outgoing = find(ray, "NetworkPolicy", "fovea-trainer-to-ray")["spec"]["egress"]
+    assert outgoing[0]["ports"] == sender["ports"]

@@ -17,7 +17,7 @@ import pytest
 
 from app.errors import Conflict, JobNotFound, StorageFailed
 from app.jobs.document import JobDocument, UnreadableJob
-from app.jobs.folder import JobFolder, JobResult, JobState, Progress, now
+from app.jobs.folder import JobFolder, JobResult, JobState, Placement, Progress, now
 from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
 from app.names import check_name
@@ -277,6 +277,27 @@ def test_document_of_a_running_job_shows_progress_and_time_left(jobs: Jobs) -> N
     document = jobs.document(job.id)
     assert (document.phase, document.epoch, document.epochs) == ("fit", 2, 5)
     assert document.remaining_seconds == pytest.approx(300, abs=20)
+
+
+def test_document_of_a_job_that_waits_at_a_cluster_says_for_what(jobs: Jobs) -> None:
+    """Until a trainer has begun the attempt for which it was sent, there is no time left to tell."""
+    job = jobs.submit(SPEC)
+    for attempt in (1, 2):
+        job.write_placement(
+            Placement(scheduler="Ray", submission="j-1", attempt=attempt, asked_for="2 cores, 1 GPU", at=now())
+        )
+        document = jobs.document(job.id)
+        assert document.phase == "queue"
+        assert document.message == "waiting at Ray for 2 cores, 1 GPU, as j-1"
+        assert document.remaining_seconds is None
+        job.write_state(JobState(state="running", attempt=attempt, submitted_at=now(), started_at=now()))
+        job.append(epoch(attempt, attempt, remaining_seconds=500).model_copy(update={"message": "an epoch"}))
+        document = jobs.document(job.id)
+        assert (document.phase, document.message) == ("fit", "an epoch")
+        assert document.remaining_seconds is not None
+    job.write_placement(Placement(scheduler="Ray", submission="j-3", attempt=3, asked_for="1 core", at=now()))
+    job.write_state(JobState(state="cancelled", attempt=2, submitted_at=now(), finished_at=now()))
+    assert jobs.document(job.id).message == "an epoch"
 
 
 def test_document_of_a_succeeded_job_has_its_result(jobs: Jobs) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from app.jobs.folder import JobFolder
+
+# What `python -m app.training` exits with when the job's lock is taken.
+EXIT_LOCKED = 3
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,21 @@ class Exit:
     """For people, to stand after "the trainer": "was killed by SIGKILL (perhaps out of memory)"."""
 
     refused: bool = False
-    """It did not begin, because another process holds the job."""
+    """It did not begin, and the job is not at fault: another process holds it, or there was no room for it."""
+
+    @classmethod
+    def of_status(cls, status: int) -> Self:
+        """What a trainer's exit status says; a negative one is the signal that killed it."""
+        if status == EXIT_LOCKED:
+            return cls("found the job taken", refused=True)
+        if status >= 0:
+            return cls(f"ended with exit status {status}")
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        hint = " (perhaps out of memory)" if -status == signal.SIGKILL else ""
+        return cls(f"was killed by {name}{hint}")
 
 
 class Executor(Protocol):
@@ -27,18 +45,23 @@ class Executor(Protocol):
     """
 
     capacity: int
-    """How many trainers may live at a time."""
+    """How many trainers may live at a time, those that wait for a place on another machine among them."""
 
     def launch(self, job: JobFolder) -> None:
         """Start a trainer on `job` and return without waiting for it.
 
         Raises:
             TrainingFailed: it cannot be started, for the reason given.
+            OSError: not now; the job waits for another try.
         """
         ...
 
     def alive(self, job: JobFolder) -> bool:
-        """Whether a trainer is starting or at work on `job`, whoever launched it."""
+        """Whether a trainer is starting or at work on `job`, or waits for its place, whoever launched it.
+
+        Raises:
+            OSError: that cannot be found out now.
+        """
         ...
 
     def collect(self, job: JobFolder) -> Exit | None:

@@ -16,8 +16,6 @@ from app.jobs.executors.base import Exit
 from app.jobs.folder import JobFolder
 from app.settings import Settings
 
-# What `python -m app.training` exits with when the job's lock is taken.
-EXIT_LOCKED = 3
 _LOWEST_NICE = 19
 # Where memory runs out the kernel ends the trainer, which resumes, and not the server. From -1000 to 1000.
 _OOM_SCORE = 600
@@ -89,7 +87,7 @@ class LocalProcess:
             del self._launched[job.id]
             # What it forked shares its lock; the job is not free before the last of them is gone.
             _signal_group(process.pid, signal.SIGKILL)
-            self._exits[job.id] = _exit(process.returncode)
+            self._exits[job.id] = Exit.of_status(process.returncode)
         return job.alive
 
     def collect(self, job: JobFolder) -> Exit | None:
@@ -112,21 +110,11 @@ class LocalProcess:
 def trainer_environment(settings: Settings) -> dict[str, str]:
     """The settings of this process as variables for a trainer, whatever they were set by; paths made absolute."""
     chosen = {name: value for name in settings.model_fields_set if (value := getattr(settings, name)) is not None}
-    chosen |= {"model_store": settings.model_store.resolve(), "workspace": settings.workspace.resolve()}
-    return {f"FOVEA_{name.upper()}": str(value) for name, value in sorted(chosen.items())}
-
-
-def _exit(status: int) -> Exit:
-    if status == EXIT_LOCKED:
-        return Exit("found the job taken", refused=True)
-    if status >= 0:
-        return Exit(f"ended with exit status {status}")
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    hint = " (perhaps out of memory)" if -status == signal.SIGKILL else ""
-    return Exit(f"was killed by {name}{hint}")
+    chosen |= {"model_store": settings.model_store, "workspace": settings.workspace}
+    return {
+        f"FOVEA_{name.upper()}": str(value.resolve() if isinstance(value, Path) else value)
+        for name, value in sorted(chosen.items())
+    }
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:

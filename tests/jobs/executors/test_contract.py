@@ -11,6 +11,8 @@ from app.jobs.executors.base import Executor
 from app.jobs.executors.fake import Fake
 from app.jobs.jobs import Jobs
 from tests.jobs.conftest import SPEC, local_process, supervise, wait_for, wait_until
+from tests.jobs.executors.conftest import MakeRay
+from tests.jobs.executors.ray_cluster import RayCluster
 
 # Makes an executor whose jobs have `epochs` epochs of `seconds`.
 Make = Callable[[int, float], Executor]
@@ -24,10 +26,13 @@ def _local(epochs: int, seconds: float) -> Executor:
     return local_process(epochs=str(epochs), seconds=str(seconds))
 
 
-@pytest.fixture(params=[_fake, _local], ids=["fake", "local_process"])
-def make(request: pytest.FixtureRequest) -> Make:
-    chosen: Make = request.param
-    return chosen
+# Wider than a test, so that those of one executor come together, and Ray's last: it comes up while the others run.
+@pytest.fixture(scope="module", params=["fake", "local_process", "ray_job"])
+def make(request: pytest.FixtureRequest, starting_cluster: RayCluster | None) -> Make:
+    if request.param == "ray_job":
+        make_ray: MakeRay = request.getfixturevalue("make_ray")
+        return lambda epochs, seconds: make_ray(epochs=str(epochs), seconds=str(seconds))
+    return _fake if request.param == "fake" else _local
 
 
 def test_submitted_job_succeeds(jobs: Jobs, make: Make) -> None:
@@ -46,8 +51,8 @@ def test_submitted_job_succeeds(jobs: Jobs, make: Make) -> None:
 
 
 def test_jobs_run_one_at_a_time_the_oldest_first(jobs: Jobs, make: Make) -> None:
-    """With several jobs in the queue each begins when the one before has ended."""
-    queue = [jobs.submit(SPEC) for _ in range(3)]
+    """With two jobs in the queue the second begins when the first has ended."""
+    queue = [jobs.submit(SPEC) for _ in range(2)]
     with supervise(jobs, make(1, 0)):
         wait_for(queue[-1], "succeeded")
     documents = [jobs.document(job.id) for job in queue]

@@ -143,9 +143,10 @@ def test_trainer_gets_the_settings_of_this_process(tmp_path: Path, monkeypatch: 
     """Settings reach the trainer whether they came from the environment or the command line; paths are absolute."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOVEA_TRAINING_THREADS", "3")
-    environment = trainer_environment(Settings(workspace=Path("here"), port=9000))
+    environment = trainer_environment(Settings(workspace=Path("here"), cache=Path("there"), port=9000))
     assert environment["FOVEA_WORKSPACE"] == str(tmp_path / "here")
     assert environment["FOVEA_MODEL_STORE"] == str(tmp_path / "model_store")
+    assert environment["FOVEA_CACHE"] == str(tmp_path / "there")
     assert environment["FOVEA_TRAINING_THREADS"] == "3"
     assert environment["FOVEA_PORT"] == "9000"
     assert "FOVEA_API_KEYS" not in environment

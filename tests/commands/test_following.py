@@ -1,0 +1,39 @@
+"""What the terminal shows of a job that is followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.commands.following import follow, showing
+from app.jobs.document import JobDocument
+from app.jobs.folder import JobFolder, JobState, Placement, Progress, now
+from app.jobs.jobs import Jobs
+from app.jobs.spec import TrainingSpec
+
+
+def _sent(job: JobFolder, attempt: int) -> JobDocument:
+    job.write_placement(
+        Placement(scheduler="Ray", submission=f"j-{attempt}", attempt=attempt, asked_for="4 cores", at=now())
+    )
+    return JobDocument.of(job)
+
+
+def test_job_that_waits_at_a_cluster_says_so_at_its_start_and_when_it_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two attempts a job waits as it did before the first; nothing is said twice."""
+    job = Jobs(tmp_path).submit(TrainingSpec(dataset="digits"))
+    documents = [JobDocument.of(job), _sent(job, 1), _sent(job, 1)]
+    job.write_state(JobState(state="running", attempt=1, submitted_at=now(), started_at=now()))
+    job.append(Progress(at=now(), attempt=1, phase="fit", epoch=1, epochs=2))
+    documents += [JobDocument.of(job), _sent(job, 2)]
+    with showing() as view:
+        follow(documents, view)
+    assert capsys.readouterr().out.splitlines() == [
+        "waiting for its turn",
+        "waiting at Ray for 4 cores, as j-1",
+        "epoch 1/2",
+        "waiting at Ray for 4 cores, as j-2",
+    ]

@@ -1,0 +1,51 @@
+"""Which executor the settings ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import ConfigurationError
+from app.jobs.executors.choice import make_executor, make_trial_launcher
+from app.jobs.executors.local_process import LocalProcess
+from app.jobs.executors.patient import Patient
+from app.jobs.executors.ray_job import RayJob
+from app.settings import Settings
+
+
+@pytest.mark.parametrize("executor", ["local", "none"])
+def test_jobs_run_on_this_machine_unless_ray_is_asked_for(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker runs jobs that servers only queue; and an address alone, which other programs need, asks for nothing."""
+    monkeypatch.setenv("FOVEA_EXECUTOR", executor)
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    assert isinstance(make_executor(Settings()), LocalProcess)
+
+
+def test_ray_is_found_by_the_variable_that_its_own_programs_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`RAY_ADDRESS`, unless `FOVEA_RAY_ADDRESS` says another; on a node the first is Ray's own, and no HTTP address."""
+    monkeypatch.setenv("FOVEA_EXECUTOR", "ray")
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    executor = make_executor(Settings())
+    assert isinstance(executor, RayJob)
+    assert executor.capacity > 1
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
+    assert isinstance(make_executor(Settings()), RayJob)
+
+
+def test_trials_run_where_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a search on Ray are placed by Ray too, each by itself."""
+    assert isinstance(make_trial_launcher(Settings(), threads=2), LocalProcess)
+    monkeypatch.setenv("FOVEA_EXECUTOR", "ray")
+    monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
+    assert isinstance(make_trial_launcher(Settings(), threads=2), Patient)
+
+
+@pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto", "http://", "http://["])
+def test_missing_or_other_address_is_refused_with_what_is_allowed(address: str | None, tmp_path: Path) -> None:
+    """Ray has several ports; the one that takes jobs is that of the dashboard."""
+    settings = Settings(executor="ray", ray_address=address, workspace=tmp_path)
+    for refused in (settings.check, lambda: make_executor(settings)):
+        with pytest.raises(ConfigurationError, match="dashboard, like http://head:8265"):
+            refused()
