@@ -118,6 +118,7 @@ def test_every_field_of_the_spec_is_either_searched_over_or_not_on_purpose() -> 
         "near_duplicates",
         "seed",
         "checkpoint_seconds",
+        "resources",
         "promotion",
         "promotion_margin",
         "promotion_class_loss",

@@ -17,6 +17,7 @@ class Patient:
         self.capacity = executor.capacity
         self._executor = executor
         self._unsent: set[str] = set()
+        self._given_up: set[str] = set()
 
     def launch(self, job: JobFolder) -> None:
         """Start a trainer on `job`, now or as soon as that can be.
@@ -25,6 +26,7 @@ class Patient:
             TrainingFailed: it cannot be started, for the reason given.
         """
         self._unsent.add(job.id)
+        self._given_up.discard(job.id)
         try:
             self._executor.launch(job)
         except OSError:
@@ -33,6 +35,9 @@ class Patient:
 
     def alive(self, job: JobFolder) -> bool:
         """Whether a trainer is at work on `job`, or will be, as far as is known."""
+        if job.id in self._given_up:
+            # What waits for a place cannot be ended. Once it has one it finds the job ended, and does nothing.
+            return job.alive
         try:
             alive = self._executor.alive(job)
         except OSError:
@@ -56,6 +61,8 @@ class Patient:
     def end(self, job: JobFolder, *, force: bool) -> None:
         """Ask the trainer of `job` to end, or with `force` make it. If that cannot be now, the caller asks again."""
         self._unsent.discard(job.id)
+        if force:
+            self._given_up.add(job.id)
         try:
             self._executor.end(job, force=force)
         except OSError:

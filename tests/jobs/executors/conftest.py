@@ -34,7 +34,7 @@ def _turn(item: pytest.Item) -> int:
         return 4
     fixtures = getattr(item, "fixturenames", ())
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    if parameters.get("make") == "ray_job" or "cluster" in fixtures:
+    if parameters.get("make") == "ray_job" or "make_ray" in fixtures:
         return 3
     return 1 if "starting_cluster" in fixtures else 2
 
@@ -65,14 +65,14 @@ def cluster(starting_cluster: RayCluster | None) -> RayCluster:
 def make_ray(cluster: RayCluster) -> MakeRay:
     """Makes executors on the cluster."""
 
-    def make(*, capacity: int = 1, **stand_in: str) -> RayJob:
+    def make(*, capacity: int = 1, module: str = "tests.jobs.stand_in_trainer", **stand_in: str) -> RayJob:
         environment = {f"STAND_IN_{name.upper()}": value for name, value in stand_in.items()}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_AUTH_TOKEN", cluster.token)
             return RayJob(
                 cluster.address,
                 {"PYTHONPATH": str(_ROOT), **environment},
-                command=[sys.executable, "-m", "tests.jobs.stand_in_trainer"],
+                command=[sys.executable, "-m", module],
                 capacity=capacity,
                 pace=0.1,
             )

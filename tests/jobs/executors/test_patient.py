@@ -63,7 +63,7 @@ def test_scheduler_that_is_away_has_killed_nobody(jobs: Jobs) -> None:
     patient.launch(job)
     scheduler.away = True
     assert patient.alive(job)
-    patient.end(job, force=True)
+    patient.end(job, force=False)
     scheduler.away = scheduler.living = False
     assert not patient.alive(job)
     assert scheduler.launched == 1
@@ -92,6 +92,20 @@ def test_trainer_that_was_told_to_end_before_it_was_sent_is_never_sent(jobs: Job
     scheduler.away = False
     assert not patient.alive(job)
     assert (scheduler.launched, scheduler.ended) == (0, 0)
+
+
+def test_trainer_that_waits_for_a_place_is_not_waited_for_once_it_must_end(jobs: Jobs) -> None:
+    """A scheduler keeps it in its queue; only one that holds its job has something to end."""
+    scheduler, job = Scheduler(), jobs.submit(SPEC)
+    patient = Patient(scheduler)
+    patient.launch(job)
+    patient.end(job, force=False)
+    assert patient.alive(job)
+    patient.end(job, force=True)
+    assert not patient.alive(job)
+    assert scheduler.ended == 2
+    with job.hold():
+        assert patient.alive(job)
 
 
 def test_job_that_is_cancelled_is_not_sent_again(jobs: Jobs) -> None:

@@ -16,13 +16,16 @@ import pytest
 
 from app.errors import ConfigurationError
 from app.jobs.executors.base import Exit
+from app.jobs.executors.patient import Patient
 from app.jobs.executors.ray_job import RayJob
 from app.jobs.folder import JobFolder, Placement, now
 from app.jobs.jobs import Jobs
 from app.jobs.spec import Resources, TrainingSpec
+from app.jobs.trials import SearchDocument, trial_folders
 from tests.jobs.conftest import SPEC, supervise, wait_for, wait_until
 from tests.jobs.executors.conftest import MakeRay
 from tests.jobs.executors.ray_cluster import RayCluster
+from tests.training.toy_trials import search_run, searching_job
 
 Answer = httpx.Response | Exception
 
@@ -67,6 +70,20 @@ def _status(status: str, **more: object) -> httpx.Response:
 
 
 UNREACHABLE = httpx.ConnectError("connection refused")
+
+
+def test_trials_of_a_search_run_beside_each_other_on_the_cluster(jobs: Jobs, make_ray: MakeRay) -> None:
+    """Each is a submission of its own, which Ray places; the best of them is what the search comes to."""
+    job = searching_job(jobs.root.parent, trials=2, parallel=2, pruning=False)
+    launcher = Patient(make_ray(capacity=2, module="tests.training.toy_trials"))
+    chosen = search_run(job, launcher, poll=0.1).run()
+    trials = SearchDocument.of(job).trials
+    assert [trial.state for trial in trials] == ["complete", "complete"]
+    assert chosen.learning_rate in [trial.values["learning_rate"] for trial in trials]
+    first, second = (folder.state() for folder in trial_folders(job))
+    assert all(folder.placement() for folder in trial_folders(job))
+    assert sorted((job.path / "runs.txt").read_text().split()) == ["1", "2"]
+    assert first.attempt == second.attempt == 1
 
 
 def test_node_that_dies_costs_its_job_nothing_but_the_time_since_its_checkpoint(
