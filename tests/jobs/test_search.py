@@ -119,6 +119,8 @@ def test_every_field_of_the_spec_is_either_searched_over_or_not_on_purpose() -> 
         "seed",
         "checkpoint_seconds",
         "resources",
+        "precisions",
+        "precision_loss",
         "promotion",
         "promotion_margin",
         "promotion_class_loss",
