@@ -178,6 +178,9 @@ class Explaining:
         for left in reversed(range(_TRIES)):
             if self._line is None:
                 self._line = self._connect(deadline)
+            # After the line is there to be cut: whoever stops before this is seen, and after it cuts.
+            if self._stopped.is_set():
+                raise NotReady(_STOPPING)
             try:
                 return self._line.exchange(document, image, deadline)
             except (EOFError, OSError) as error:

@@ -66,12 +66,24 @@ def ask(explaining: Explaining, seconds: float = 30) -> str:
     return str(error.value)
 
 
+def state(pid: int) -> str:
+    """What a process does, in a letter; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended but was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return state(pid) not in ("", "Z")
+
+
+def halt(pid: int) -> None:
+    """Stop a process where it is. All of its threads: the signal comes when they run next."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = [int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()]
+    wait_for(lambda: all(state(thread) == "T" for thread in threads), what="its halt")
 
 
 def test_one_process_answers_all_and_gives_way_to_them(
@@ -100,7 +112,7 @@ def test_a_killed_process_is_replaced(start: Start, process: Callable[[], int]) 
     ask(explaining)
     second = process()
     assert first != second
-    os.kill(second, signal.SIGSTOP)
+    halt(second)
     threading.Timer(0.3, os.kill, (second, signal.SIGKILL)).start()
     ask(explaining)
     assert process() != second
@@ -131,7 +143,7 @@ def test_who_stops_waits_for_no_answer(start: Start, process: Callable[[], int])
     """A service that shuts down breaks off what it asked."""
     explaining = start()
     ask(explaining)
-    os.kill(process(), signal.SIGSTOP)
+    halt(process())
     threading.Timer(0.2, explaining.close).start()
     begin = time.monotonic()
     with pytest.raises(NotReady):
@@ -143,7 +155,7 @@ def test_an_answer_that_comes_too_late_is_given_up(start: Start, process: Callab
     """And is not taken for that to the next question."""
     explaining = start()
     ask(explaining)
-    os.kill(process(), signal.SIGSTOP)
+    halt(process())
     question = explaining.question(method="layers", model="somebody", version=1)
     with pytest.raises(DeadlineExceeded):
         explaining.ask(question, deadline=time.monotonic() + 0.2)
