@@ -62,6 +62,7 @@ REPORT: dict[str, Any] = {
     "extreme_size_files": 0,
     "extreme_sizes": [],
     "case_twins": [],
+    "case_twin_thumbnails": {},
     "warnings": ["Images that occur several times under different labels: 1. See duplicates."],
 }
 
