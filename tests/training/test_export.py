@@ -22,7 +22,9 @@ from app.jobs.spec import TrainingSpec
 from app.openvino_import import import_openvino
 from app.serving.runtimes.compiled_models import CompiledModels
 from app.serving.runtimes.loading import load_openvino
-from app.store.manifest import EVALUATION, GOLDEN, INT8, LITERT, TRAINED_ON
+from app.store.builtin import builtin_reports
+from app.store.dataset_report import SmallClass
+from app.store.manifest import EVALUATION, GOLDEN, INT8, LITERT, TRAINED_ON, Promotion
 from app.store.registry import Registry
 from app.training import precision
 from app.training.answers import cross_entropy
@@ -40,7 +42,7 @@ from app.training.precision import Lowered, check_precisions, compare
 from app.training.promote import Outcome, promote
 from app.training.quantization import Int8Network
 from app.training.recipes import choose
-from app.training.report import Trained, write_evaluation
+from app.training.report import FOUND, Trained, report_document, write_evaluation
 from app.training.reporter import Cancelled, Reporter
 from tests.training.conftest import prepared_job
 
@@ -336,6 +338,26 @@ def test_a_mirrored_network_is_calibrated_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(predict(calibrated.fitted.model, images), expected, atol=1e-5)
     assert calibrated.loss <= calibrated.loss_before
     assert calibrated.loss == pytest.approx(cross_entropy(expected, data.targets[data.validation]), abs=1e-6)
+
+
+def test_the_report_counts_what_was_found_in_the_data(good: Exported) -> None:
+    """All that the dataset's own report found odd is there as numbers, whether it gives a number or a list."""
+    known = builtin_reports()["shapes"].model_copy(
+        update={
+            "rejected_files": 1,
+            "duplicate_files": 2,
+            "conflicting_duplicates": 3,
+            "near_duplicate_files": 4,
+            "conflicting_near_duplicates": 5,
+            "cross_split_duplicates": 6,
+            "small_classes": [SmallClass(label=str(number), images=3) for number in range(7)],
+            "extreme_size_files": 8,
+            "case_twins": [["Cat", "cat", "CAT"], ["dog", "Dog"]],
+        }
+    )
+    trained = Trained(good.job.id, good.data, good.fitted, good.evaluation, {}, known)
+    data = report_document(trained, ["picture"] * len(good.evaluation.worst))["data"]
+    assert [data[name] for name in FOUND] == [1, 2, 3, 4, 5, 6, 7, 8, 2]
 
 
 def test_a_version_knows_which_images_it_learned_from(good: Exported) -> None:
