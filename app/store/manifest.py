@@ -245,3 +245,18 @@ class Promotion(BaseModel):
     decision: PromotionDecision | None = Field(
         None, description="The comparison that it rests on; set where the policy `if_better` made one."
     )
+
+
+class Refusal(BaseModel):
+    """An entry of the promotion log that promotes nothing: what the policy `if_better` did not let through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int = Field(ge=1, description="Sequence of the promotion that the log ended with.")
+    version: int = Field(ge=1, description="The version that was not promoted.")
+    at: datetime
+    by: str
+    reason: str
+    decision: PromotionDecision | None = Field(
+        None, description="The comparison that speaks against it; unset where none could be made."
+    )

@@ -391,6 +391,12 @@ def test_the_promotion_policy_is_obeyed(good: Exported, tmp_path: Path) -> None:
     assert refused.decision.candidate_accuracy == pytest.approx(worse.evaluation.accuracy)
     assert refused.decision.production_accuracy == pytest.approx(good.evaluation.accuracy)
     assert f"{worse.evaluation.accuracy:.2%} against {good.evaluation.accuracy:.2%}" in refused.reason
+    # The log has that decision, too, once however often the job is resumed; it promotes nothing.
+    decide("if_better", worse.version)
+    (noted,) = registry.refusals("shapes")
+    assert (noted.version, noted.after, noted.by) == (worse.version, 1, "training job job")
+    assert (noted.reason, noted.decision) == (refused.reason, refused.decision)
+    assert [entry.version for entry in registry.promotions("shapes")] == [version]
 
     assert decide("always", worse.version).promoted
     production = registry.production("shapes")
@@ -441,3 +447,34 @@ def test_a_version_is_not_asked_about_images_that_it_was_trained_on(good: Export
     outcome = decide()
     assert not outcome.promoted
     assert "does not say which images it was trained on" in outcome.reason
+
+
+class _Raced(Registry):
+    """Somebody else promotes version 1 just after it was first seen that nothing is production."""
+
+    seen = False
+
+    def production(self, model: str) -> Promotion | None:
+        production = super().production(model)
+        if not self.seen:
+            self.seen = True
+            self.promote(model, 1, by="another first job")
+        return production
+
+
+def test_of_two_first_versions_the_second_is_not_promoted_uncompared(good: Exported, tmp_path: Path) -> None:
+    """Two jobs that see no production version at a time: the later one decides anew, against the earlier one's."""
+    registry = _Raced(tmp_path / "store")
+    for _ in range(2):
+        with registry.staging() as staged:
+            (staged / "saved_model.pb").write_text("of other classes")
+            registry.register(
+                staged, good.registry.manifest("shapes", good.version).model_copy(update={"labels": ["cat", "dog"]})
+            )
+    outcome = promote(
+        registry, good.spec.model_copy(update={"promotion": "if_better"}), 2, good.data, "job", max_pixels=1
+    )
+    assert not outcome.promoted
+    assert "production version 1 knows other classes" in outcome.reason
+    assert [entry.version for entry in registry.promotions("shapes")] == [1]
+    assert [(refusal.version, refusal.after) for refusal in registry.refusals("shapes")] == [(2, 1)]
