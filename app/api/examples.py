@@ -62,6 +62,7 @@ REPORT: dict[str, Any] = {
     "extreme_size_files": 0,
     "extreme_sizes": [],
     "case_twins": [],
+    "case_twin_thumbnails": {},
     "warnings": ["Images that occur several times under different labels: 1. See duplicates."],
 }
 
@@ -316,7 +317,7 @@ _DECISION: dict[str, Any] = {
     "high": 5.44,
     "confidence": 0.95,
     "margin": 1.0,
-    "class_bound": 5.0,
+    "class_bound": 10.0,
     "worst_class": "tulip",
     "worst_class_difference": -1.6,
     "worst_class_images": 124,
@@ -337,6 +338,30 @@ PROMOTIONS: dict[str, Any] = {
             "620 test images; 38 gained, 17 lost, +3.39 points (+1.46 to +5.44), p = 0.0064",
             "decision": _DECISION,
         },
+    ],
+    "refusals": [
+        {
+            "after": 3,
+            "version": 4,
+            "at": "2026-11-24T02:11:37Z",
+            "by": "training job 20261124-015804-11c9",
+            "reason": "not promoted: neither better nor within 1 points for certain: accuracy 90.00% against 90.16% of "
+            "production version 3 on the same 620 test images; 17 gained, 18 lost, -0.16 points (-1.75 to +1.42), "
+            "p = 1; more test images would tell, or a wider promotion_margin",
+            "decision": {
+                **_DECISION,
+                "verdict": "undecided",
+                "candidate": 4,
+                "production": 3,
+                "right_both": 541,
+                "right_candidate_only": 17,
+                "right_production_only": 18,
+                "p_value": 1.0,
+                "difference": -0.16,
+                "low": -1.75,
+                "high": 1.42,
+            },
+        }
     ],
 }
 

@@ -171,9 +171,13 @@ async def get_evaluation_file(
 )
 @requires("predict", "train")
 async def list_promotions(request: Request, model: Model) -> PromotionList:
-    """The model's promotion log: who made which version production, when and why."""
+    """The model's promotion log: who made which version production, when and why, and what was not let through."""
     registry = services_of(request.scope).registry
-    return PromotionList(model=model, promotions=await asyncio.to_thread(registry.promotions, model))
+
+    def read() -> PromotionList:
+        return PromotionList(model=model, promotions=registry.promotions(model), refusals=registry.refusals(model))
+
+    return await asyncio.to_thread(read)
 
 
 @router.post(

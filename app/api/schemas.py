@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.serving.status import ModelState
 from app.serving.tuning import Tuning
 from app.store.dataset_report import DatasetSummary
-from app.store.manifest import Manifest, Precision, Promotion
+from app.store.manifest import Manifest, Precision, Promotion, Refusal
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,6 +101,9 @@ class PromotionList(BaseModel):
 
     model: str
     promotions: list[Promotion]
+    refusals: list[Refusal] = Field(
+        default_factory=list, description="Versions that `if_better` did not let through, the oldest first."
+    )
 
 
 class PromoteRequest(BaseModel):

@@ -10,10 +10,11 @@ from app.commands.environment import Commands, load_settings, open_registry, pri
 from app.errors import FoveaError, InvalidRequest
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from app.settings import Settings
-    from app.store.manifest import Manifest, Promotion, PromotionDecision
+    from app.store.manifest import Manifest, Promotion, PromotionDecision, Refusal
     from app.store.registry import Registry
 
 
@@ -183,14 +184,17 @@ def _show_model(registry: Registry, model: str) -> None:
         mark = "production" if production and production.version == version else ""
         rows.append((version, _accuracy(registry, model, version), _made(registry, model, version), mark))
     print_table(("VERSION", "ACCURACY", "MADE", ""), rows)
-    promotions = registry.promotions(model)
-    if promotions:
+    # A refusal stands after the promotion that it came after.
+    log: list[tuple[tuple[int, int, datetime], str, Promotion | Refusal]] = [
+        *(((entry.sequence, 0, entry.at), entry.action, entry) for entry in registry.promotions(model)),
+        *(((refusal.after, 1, refusal.at), "refuse", refusal) for refusal in registry.refusals(model)),
+    ]
+    log.sort(key=lambda line: line[0])
+    if log:
         click.echo()
-        log = [
-            (f"{entry.at:%Y-%m-%d %H:%M}", entry.action, entry.version, entry.by, entry.reason) for entry in promotions
-        ]
-        print_table(("WHEN", "WHAT", "VERSION", "WHO", "WHY"), log)
-        for entry in promotions:
+        lines = [(f"{entry.at:%Y-%m-%d %H:%M}", what, entry.version, entry.by, entry.reason) for _, what, entry in log]
+        print_table(("WHEN", "WHAT", "VERSION", "WHO", "WHY"), lines)
+        for _, _, entry in log:
             if entry.decision is not None:
                 click.echo(f"\nHow version {entry.version} compared with version {entry.decision.production}:")
                 _print_decision(entry.decision)

@@ -98,7 +98,8 @@ class Splits(BaseModel):
         None,
         gt=0,
         lt=0.5,
-        description="Share that the result is measured on, once. Unset: 0.15, but no more than about 5,000 images.",
+        description="Share that the result is measured on, and nothing is fitted to. Unset: 0.15, but no more than "
+        "about 5,000 images.",
     )
 
 
@@ -270,7 +271,11 @@ class TrainingSpec(BaseModel):
         1.0, ge=0, le=50, description="Points of accuracy that `if_better` puts up with losing, where no gain is shown."
     )
     promotion_class_loss: float = Field(
-        5.0, ge=0, le=100, description="Points of accuracy that `if_better` puts up with losing in a single class."
+        10.0,
+        ge=0,
+        le=100,
+        description="Points of accuracy that `if_better` puts up with losing in a single class. Where a class has "
+        "fewer than 20 test images, it must have lost more than chance, too.",
     )
     promotion_confidence: float = Field(
         0.95, ge=0.5, le=0.999, description="Confidence with which `if_better` must know what it says."

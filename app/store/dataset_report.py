@@ -137,6 +137,9 @@ class DatasetReport(BaseModel):
     case_twins: list[list[str]] = Field(
         default_factory=list, description="Labels that differ in case or surrounding space only: Cat and cat."
     )
+    case_twin_thumbnails: dict[str, list[str]] = Field(
+        default_factory=dict, description="Names of thumbnails of the first images of each of these labels."
+    )
     warnings: list[str] = Field(default_factory=list, description="What should be looked at before training.")
 
 

@@ -101,15 +101,20 @@ def small_classes(
     counts = Counter(places[image.name].label for image in images)
     limit = max(SMALL_CLASS, statistics.median(counts.values()) * _SMALL_SHARE)
     small = sorted((count, label) for label, count in counts.items() if count < limit)
-    first: dict[str, list[CheckedImage]] = {label: [] for _, label in small[:_MOST_LISTED]}
+    shown = thumbnails_of_classes([label for _, label in small], images, places, thumbnails)
+    return [SmallClass(label=label, images=count, thumbnails=shown.get(label, [])) for count, label in small]
+
+
+def thumbnails_of_classes(
+    labels: Sequence[str], images: Sequence[CheckedImage], places: Mapping[str, Place], thumbnails: Thumbnails
+) -> dict[str, list[str]]:
+    """Names of thumbnails of the first images of each of the classes `labels`; of the first hundred classes."""
+    first: dict[str, list[CheckedImage]] = {label: [] for label in labels[:_MOST_LISTED]}
     for image in images:
         shown = first.get(places[image.name].label)
         if shown is not None and len(shown) < _THUMBNAILS_OF_A_CLASS:
             shown.append(image)
-    return [
-        SmallClass(label=label, images=count, thumbnails=thumbnails.of_each(first.get(label, [])))
-        for count, label in small
-    ]
+    return {label: thumbnails.of_each(shown) for label, shown in first.items()}
 
 
 def extreme_sizes(images: Sequence[CheckedImage], thumbnails: Thumbnails) -> tuple[int, list[ExtremeSize]]:

@@ -191,7 +191,7 @@ class PromotionDecision(BaseModel):
     verdict: Literal["better", "not_worse", "undecided", "worse", "class_lost"] = Field(
         description="`better`: more than chance. `not_worse`: by no more than the margin. `undecided`: neither could "
         "be shown. `worse`: more than chance, and perhaps by more than the margin. `class_lost`: better or not worse, "
-        "but a class lost more than its bound. The first two are promoted."
+        "but a class lost more than the bound. The first two are promoted."
     )
     candidate: int = Field(ge=1, description="The new version.")
     production: int = Field(ge=1, description="The version that was production.")
@@ -211,7 +211,9 @@ class PromotionDecision(BaseModel):
     worst_class_difference: float = Field(description="Of its share of right answers.")
     worst_class_images: int = Field(ge=1)
     lost_classes: list[str] = Field(
-        default_factory=list, description="Classes that lost more than the bound, and more than chance."
+        default_factory=list,
+        description="Classes that lost more than the bound; of those with fewer than 20 images, which lost more than "
+        "chance, too.",
     )
 
     @property
@@ -242,4 +244,19 @@ class Promotion(BaseModel):
     action: Literal["promote", "rollback"] = "promote"
     decision: PromotionDecision | None = Field(
         None, description="The comparison that it rests on; set where the policy `if_better` made one."
+    )
+
+
+class Refusal(BaseModel):
+    """An entry of the promotion log that promotes nothing: what the policy `if_better` did not let through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int = Field(ge=1, description="Sequence of the promotion that the log ended with.")
+    version: int = Field(ge=1, description="The version that was not promoted.")
+    at: datetime
+    by: str
+    reason: str
+    decision: PromotionDecision | None = Field(
+        None, description="The comparison that speaks against it; unset where none could be made."
     )

@@ -2,6 +2,7 @@
 
     <root>/<model>/<version>/                    version: 1, 2, 3 …; never edited
     <root>/<model>/promotions/00000001.json …    append-only; the last entry counts
+    <root>/<model>/promotions/00000001.refused-2.json …    what the gate did not let through after it
 
 Only this module knows how the store looks. Every change is one atomic step, so a process may be
 killed at any point, and any number of processes may register and promote at a time.
@@ -30,12 +31,14 @@ from app.errors import (
     VersionRefused,
 )
 from app.names import check_name
-from app.store.manifest import MANIFEST, Manifest, Promotion, PromotionDecision
+from app.store.manifest import MANIFEST, Manifest, Promotion, PromotionDecision, Refusal
 from app.store.storage import LocalStorage, Storage
 
 _PROMOTIONS = "promotions"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _ENTRY = re.compile(r"([0-9]{8,})\.json")
+# Not an entry's name: what the log promotes can be read, also by earlier releases, without looking at refusals.
+_REFUSAL = re.compile(r"([0-9]{8,})\.refused-([1-9][0-9]{0,8})\.json")
 
 
 class Registry:
@@ -162,19 +165,30 @@ class Registry:
         return self._entry(model, log[-1]) if log else None
 
     def promote(
-        self, model: str, version: int, *, by: str, reason: str = "", decision: PromotionDecision | None = None
+        self,
+        model: str,
+        version: int,
+        *,
+        by: str,
+        reason: str = "",
+        decision: PromotionDecision | None = None,
+        after: int | None = None,
     ) -> Promotion:
         """Make a version production. If it is so already, the log stays as it is.
 
-        `decision`: the comparison that it rests on, for the log. It holds for the production version that it names:
-        should another one have become so meanwhile, nothing is promoted.
+        Args:
+            decision: the comparison that it rests on, for the log. It holds for the production version that it names:
+                should another one have become so meanwhile, nothing is promoted.
+            after: sequence of the last promotion that the caller knows of, 0 for none: should there be another one,
+                nothing is promoted. Unset: whatever the log says.
 
         The version must exist and have a readable manifest; checking its files and its golden examples
         is for the caller to do before.
 
         Raises:
             InvalidName, ModelNotFound, VersionNotFound, VersionRefused, StorageFailed.
-            Conflict: `decision` was made against another version than is production now.
+            Conflict: `decision` was made against another version than is production now, or the log does not end
+                with `after`.
         """
         self.manifest(model, version)
         while True:
@@ -186,8 +200,47 @@ class Registry:
                     f"Version {version} of {model} was compared with version {decision.production}, which is no longer "
                     "production. Nothing was changed; compare it with the one that is."
                 )
+            if after is not None and after != (current.sequence if current else 0):
+                raise Conflict(
+                    f"Model {model} was promoted or rolled back by somebody else meanwhile. Nothing was changed; look "
+                    "at its promotions, and decide anew."
+                )
             if entry := self._append(model, current, version, "promote", by, reason, decision):
                 return entry
+
+    def refusals(self, model: str) -> list[Refusal]:
+        """Versions that the policy `if_better` did not let through, oldest first.
+
+        Raises:
+            InvalidName, ModelNotFound.
+            StorageFailed: an entry that cannot be read.
+        """
+        if not self._numbers(check_name(model, "model")):
+            raise ModelNotFound(self._no_model(model))
+        found = [self._refusal(model, name) for name in self._refused(model)]
+        return sorted(found, key=lambda refusal: (refusal.after, refusal.at))
+
+    def refuse(
+        self, model: str, version: int, *, after: int, by: str, reason: str, decision: PromotionDecision | None = None
+    ) -> Refusal:
+        """Note in the promotion log that a version was not let through. What is production stays so.
+
+        If the same was noted before, as by a job that died in the middle, the log stays as it is.
+
+        Args:
+            after: sequence of the promotion that made that version production which it had to beat.
+            decision: the comparison that speaks against it.
+
+        Raises:
+            InvalidName, ModelNotFound, VersionNotFound, VersionRefused, StorageFailed.
+        """
+        self.manifest(model, version)
+        refusal = Refusal(after=after, version=version, at=datetime.now(UTC), by=by, reason=reason, decision=decision)
+        name = f"{after:08d}.refused-{version}.json"
+        text = refusal.model_dump_json(indent=2, exclude_none=True)
+        if self._storage.create(f"{model}/{_PROMOTIONS}/{name}", text.encode() + b"\n"):
+            return refusal
+        return self._refusal(model, name)
 
     def previous(self, model: str) -> int:
         """The version that `rollback` would make production.
@@ -248,9 +301,9 @@ class Registry:
         return f"There is no model {model!r}. There is: {names}." if names else f"There is no model {model!r}, nor any."
 
     def _next_version(self, model: str) -> int:
-        """One past all numbers that are, or were promoted: a number never comes to mean another version."""
+        """One past all numbers that are, or that the log names: a number never comes to mean another version."""
         promoted = (self._entry(model, name).version for name in self._log(model))
-        return max([0, *self._numbers(model), *promoted]) + 1
+        return max([0, *self._numbers(model), *promoted, *self._refused(model).values()]) + 1
 
     def _log(self, model: str) -> list[str]:
         """File names of the promotion log's entries, oldest first."""
@@ -268,6 +321,19 @@ class Registry:
         if entry.sequence != int(name.removesuffix(".json")):
             raise StorageFailed(f"Entry {name} of the promotion log of {model} has sequence {entry.sequence}.")
         return entry
+
+    def _refused(self, model: str) -> dict[str, int]:
+        """File names of the promotion log's refusals, and which version each is about."""
+        names = self._storage.files(f"{model}/{_PROMOTIONS}")
+        return {name: int(match[2]) for name in names if (match := _REFUSAL.fullmatch(name))}
+
+    def _refusal(self, model: str, name: str) -> Refusal:
+        try:
+            return Refusal.model_validate_json(self._storage.read(f"{model}/{_PROMOTIONS}/{name}") or b"")
+        except ValidationError as error:
+            raise StorageFailed(
+                f"Entry {name} of the promotion log of {model} cannot be read: {_first(error)}."
+            ) from error
 
     def _before(self, model: str, log: list[Promotion]) -> int:
         """The version under the top, promotions being pushed and rollbacks popping."""

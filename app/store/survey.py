@@ -11,7 +11,15 @@ from datetime import UTC, datetime
 from app.errors import InvalidDataset
 from app.store.archives.entry import printable
 from app.store.dataset_report import LEAST_IMAGES, DatasetReport, ImageSizes, SmallClass, Spread
-from app.store.findings import SMALL_CLASS, Repeats, Repetitions, extreme_sizes, repetitions, small_classes
+from app.store.findings import (
+    SMALL_CLASS,
+    Repeats,
+    Repetitions,
+    extreme_sizes,
+    repetitions,
+    small_classes,
+    thumbnails_of_classes,
+)
 from app.store.intake import CheckedImage, Intake
 from app.store.layout import EXPECTED, Place, by_folders, by_table, case_twins, choose_table
 from app.store.thumbnails import Thumbnails
@@ -96,6 +104,9 @@ def survey(
         extreme_size_files=extreme_files,
         extreme_sizes=extreme,
         case_twins=twins,
+        case_twin_thumbnails=thumbnails_of_classes(
+            [label for group in twins for label in group], images, places, thumbnails
+        ),
         warnings=[*remarks, *warnings],
     )
 

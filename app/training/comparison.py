@@ -16,6 +16,9 @@ from app.training.sources import Targets
 Right = npt.NDArray[np.bool_]
 """Whether each test image was answered rightly."""
 
+ENOUGH = 20
+"""Test images of a class from which on the bound on its loss decides by itself: a single one is 5 points then."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -107,9 +110,11 @@ def _verdict(
 
 
 def _is_lost(change: _ClassChange, rule: Rule) -> bool:
-    """Whether a class lost more than the bound, and not by chance: of three images two are soon lost."""
+    """Whether a class lost more than the bound; and if it has few images, of which two are soon lost, not by chance."""
+    if change.points >= -rule.class_bound:
+        return False
     # One-sided: here only losses count.
-    return change.points < -rule.class_bound and mcnemar(change.gained, change.lost) / 2 < 1 - rule.confidence
+    return change.images >= ENOUGH or mcnemar(change.gained, change.lost) / 2 < 1 - rule.confidence
 
 
 def _changes(candidate: Right, production: Right, targets: Targets, labels: list[str]) -> list[_ClassChange]:

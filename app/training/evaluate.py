@@ -1,4 +1,4 @@
-"""How good a trained network is on the test split, measured once."""
+"""How good a trained network is on the test split, when nothing about it is left to be chosen."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Which images a version learned from, so that it is not asked about them in a comparison.
 
+They are those of its training split. Those of its validation split only chose among its epochs and
+trials, and are asked about.
+
 For each image the first four bytes of its SHA-256: the chance that a strange image is taken for one of a million is
 one in four thousand, and all that happens then is that it is not asked about.
 """

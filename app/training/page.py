@@ -276,14 +276,25 @@ def _data(report: Report) -> str:
         "images": f"{data['images']:,}",
         **{f"to {what}": f"{data['counts'][split]:,}" for what, split in _SPLITS.items()},
         "classes": len(report["labels"]),
-        "files left out": f"{data['rejected_files']:,}",
-        "exact copies": f"{data['duplicate_files']:,}",
+        **{name: f"{data[field]:,}" for name, field in _FOUND.items()},
         "input": f"{preprocessing['width']} x {preprocessing['height']}, {preprocessing['color']}",
         "resize": f"{preprocessing['resample']}, {preprocessing['fit']}",
         "SHA-256": data["sha256"],
     }
     return _section("Data", "", _facts(facts.items()))
 
+
+_FOUND = {
+    "files left out": "rejected_files",
+    "exact copies": "duplicate_files",
+    "copies under several labels": "conflicting_duplicates",
+    "look-alikes": "near_duplicate_files",
+    "look-alikes under several labels": "conflicting_near_duplicates",
+    "repeated across given splits": "cross_split_duplicates",
+    "small classes": "small_classes",
+    "extreme sizes": "extreme_size_files",
+    "labels apart by case only": "case_twins",
+}
 
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 

@@ -1,4 +1,4 @@
-"""What lower precisions cost a version, and give: its test split once more, answered as a server with them would."""
+"""What lower precisions cost a version, and give: its test split, answered as a server with them would."""
 
 from __future__ import annotations
 

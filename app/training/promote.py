@@ -10,7 +10,7 @@ import tensorflow as tf
 from app.errors import Conflict, VersionRefused
 from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array, scale, to_array
-from app.store.manifest import Manifest, PromotionDecision
+from app.store.manifest import Manifest, Promotion, PromotionDecision
 from app.store.registry import Registry
 from app.training.comparison import Right, Rule, compare, explain
 from app.training.dataset import TrainingData
@@ -38,32 +38,39 @@ class Outcome:
 def promote(
     registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, job_id: str, *, max_pixels: int
 ) -> Outcome:
-    """Apply the spec's promotion policy."""
+    """Apply the spec's promotion policy; what it lets through is promoted, and what not noted in the log."""
+    model, by = spec.model_name, f"training job {job_id}"
+    if spec.promotion == "manual":
+        return Outcome(False, "registered, not promoted: the policy is manual")
+    if spec.promotion == "always":
+        always = Outcome(True, "policy: always")
+        registry.promote(model, version, by=by, reason=always.reason)
+        return always
     for _ in range(_TRIES):
-        outcome = _decide(registry, spec, version, data, max_pixels)
+        production = registry.production(model)
+        outcome = _decide(registry, spec, version, production, data, max_pixels)
+        after = production.sequence if production else 0
         if not outcome.promoted:
+            registry.refuse(model, version, after=after, by=by, reason=outcome.reason, decision=outcome.decision)
             return outcome
         try:
-            registry.promote(
-                spec.model_name,
-                version,
-                by=f"training job {job_id}",
-                reason=outcome.reason,
-                decision=outcome.decision,
-            )
+            registry.promote(model, version, by=by, reason=outcome.reason, decision=outcome.decision, after=after)
         except Conflict:
             continue
         return outcome
     return Outcome(False, "not promoted: others promoted all the while that it was compared; promote by hand")
 
 
-def _decide(registry: Registry, spec: TrainingSpec, version: int, data: TrainingData, max_pixels: int) -> Outcome:
+def _decide(
+    registry: Registry,
+    spec: TrainingSpec,
+    version: int,
+    production: Promotion | None,
+    data: TrainingData,
+    max_pixels: int,
+) -> Outcome:
+    """Whether `if_better` lets a version through where `production` is the log's last entry."""
     model = spec.model_name
-    production = registry.production(model)
-    if spec.promotion == "manual":
-        return Outcome(False, "registered, not promoted: the policy is manual")
-    if spec.promotion == "always":
-        return Outcome(True, "policy: always")
     if production is None:
         return Outcome(True, "policy: if_better; there is no production version to beat")
     if production.version == version:

@@ -26,6 +26,19 @@ from app.training.significance import Interval
 
 PREVIEW = "augmentation.png"
 
+FOUND = (
+    "rejected_files",
+    "duplicate_files",
+    "conflicting_duplicates",
+    "near_duplicate_files",
+    "conflicting_near_duplicates",
+    "cross_split_duplicates",
+    "small_classes",
+    "extreme_size_files",
+    "case_twins",
+)
+"""Fields of a dataset's report that say what is odd about it: numbers, or lists that are counted here."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -156,10 +169,17 @@ def _data(trained: Trained) -> dict[str, Any]:
             side: np.bincount(data.targets[positions], minlength=count).tolist() for side, positions in sides.items()
         },
         "preprocessing": data.preprocessing.model_dump(mode="json"),
-        "rejected_files": known.rejected_files if known else 0,
-        "duplicate_files": known.duplicate_files if known else 0,
+        **_found(trained.known),
         "warnings": known.warnings if known else [],
     }
+
+
+def _found(known: DatasetReport | None) -> dict[str, int]:
+    """How much of each kind that is odd was found in the dataset, under the names of its own report."""
+    if known is None:
+        return dict.fromkeys(FOUND, 0)
+    found = {name: getattr(known, name) for name in FOUND}
+    return {name: what if isinstance(what, int) else len(what) for name, what in found.items()}
 
 
 def _averages(classes: list[ClassScores], weights: list[float]) -> dict[str, float]:

@@ -223,6 +223,17 @@ async def test_log_has_the_numbers_that_a_promotion_rests_on(api: API, registry:
     assert second["decision"] == decision(2, 1).model_dump(mode="json")
 
 
+async def test_log_has_what_was_not_let_through(api: API, registry: Registry) -> None:
+    """A refusal stands beside the promotions with its reason and numbers, and what answers stays."""
+    registry.refuse("shapes", 2, after=1, by="a job", reason="worse", decision=decision(2, 1))
+    log = (await api.client.get(f"{MODEL}/promotions")).json()
+    assert [item["version"] for item in log["promotions"]] == [1]
+    (refusal,) = log["refusals"]
+    assert (refusal["version"], refusal["after"], refusal["by"], refusal["reason"]) == (2, 1, "a job", "worse")
+    assert refusal["decision"] == decision(2, 1).model_dump(mode="json")
+    assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 1
+
+
 @pytest.mark.parametrize("body", [{"reason": "Worse."}, None])
 async def test_rolled_back_version_answers_at_once(api: API, body: dict[str, str] | None) -> None:
     """A rollback makes the version before production again, and needs no body."""

@@ -95,6 +95,19 @@ def test_log_shows_what_a_promotion_rests_on(fovea: Fovea, registry: Registry) -
     assert "'dog': -0.5 points of 480 images; -5 is put up with\n" in output
 
 
+def test_log_shows_what_was_not_let_through(fovea: Fovea, registry: Registry) -> None:
+    """A refusal stands where it belongs among the promotions, with its numbers below."""
+    for promoted in (True, False, False):
+        add_version(registry, promote=promoted)
+    registry.promote("shapes", 2, by="ann")
+    registry.refuse("shapes", 3, after=1, by="a job", reason="not promoted: worse", decision=decision(3, 1))
+    output = fovea("models", "show", "shapes").output
+    log = [line for line in output.splitlines() if line.startswith("20")]
+    assert [line.split()[2:4] for line in log] == [["promote", "1"], ["refuse", "3"], ["promote", "2"]]
+    assert log[1].endswith("a job  not promoted: worse")
+    assert "How version 3 compared with version 1:\n" in output
+
+
 def test_version_shows_the_engine_that_was_chosen_for_it(
     fovea: Fovea, registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -216,6 +216,9 @@ class TestReport:
         files = pets() | {"Cat/1.png": picture(77), "cat /2.png": picture(78)}
         report = datasets.add("pets", make_zip(upload, files))
         assert report.case_twins == [["Cat", "cat", "cat "]]
+        shown = report.case_twin_thumbnails
+        assert {label: len(names) for label, names in shown.items()} == {"Cat": 1, "cat": 2, "cat ": 1}
+        assert all(datasets.thumbnail("pets", name).is_file() for names in shown.values() for name in names)
         assert any("case or space" in warning for warning in report.warnings)
 
     def test_accents_are_one_letter_however_they_are_written(self, datasets: Datasets, upload: Path) -> None:

@@ -245,6 +245,15 @@ class TestPromotions:
             registry.promote("cats", 2, by="a job", decision=decision(2, 1))
         assert [entry.version for entry in registry.promotions("cats")] == [1, 3]
 
+    @pytest.mark.parametrize("after", [0, 1])
+    def test_a_promotion_that_knows_an_older_log_changes_nothing(self, registry: Registry, after: int) -> None:
+        """Whoever decided when there was another production version, or none, has to decide anew."""
+        registry.promote("cats", 1, by="ann")
+        registry.promote("cats", 3, by="bob")
+        with pytest.raises(Conflict, match="by somebody else meanwhile"):
+            registry.promote("cats", 2, by="a job", after=after)
+        assert registry.promote("cats", 2, by="a job", after=2).sequence == 3
+
     def test_only_what_exists_can_be_promoted(self, registry: Registry) -> None:
         """An unknown model or version, or one without a readable manifest, is refused."""
         (registry.folder("cats", 2) / "model.json").write_text("{}")
@@ -335,6 +344,59 @@ class TestPromotions:
         (tmp_path / "store" / "cats" / "promotions" / "00000002.json").write_text(text)
         with pytest.raises(StorageFailed, match=r"Entry 00000002\.json of the promotion log of cats"):
             registry.production("cats")
+
+
+class TestRefusals:
+    @pytest.fixture(autouse=True)
+    def _three_versions(self, registry: Registry) -> None:
+        for version in (1, 2, 3):
+            add_version(registry)
+            if version < 3:
+                registry.promote("cats", version, by="ann")
+
+    def test_a_refusal_stands_in_the_log_with_its_numbers_and_promotes_nothing(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        """What is production, the promotions and the way back stay as they were; the file stands where it belongs."""
+        log = registry.promotions("cats")
+        refusal = registry.refuse("cats", 3, after=2, by="a job", reason="worse", decision=decision(3, 2))
+        assert registry.refusals("cats") == [refusal]
+        assert (refusal.version, refusal.by, refusal.reason, refusal.decision) == (3, "a job", "worse", decision(3, 2))
+        assert registry.production("cats") == log[-1]
+        assert registry.promotions("cats") == log
+        assert registry.previous("cats") == 1
+        files = sorted(path.name for path in (tmp_path / "store" / "cats" / "promotions").iterdir())
+        assert files == ["00000001.json", "00000002.json", "00000002.refused-3.json"]
+        assert registry.rollback("cats", by="ann").sequence == 3
+
+    def test_the_same_refusal_is_noted_once(self, registry: Registry) -> None:
+        """A job that died in the middle decides again when it is resumed; against another version it is another one."""
+        first = registry.refuse("cats", 3, after=2, by="a job", reason="worse")
+        assert registry.refuse("cats", 3, after=2, by="a job", reason="worse") == first
+        registry.promote("cats", 1, by="ann")
+        second = registry.refuse("cats", 3, after=3, by="a job", reason="worse")
+        assert registry.refusals("cats") == [first, second]
+
+    def test_a_log_without_refusals_has_none(self, registry: Registry) -> None:
+        """As those of earlier releases are; a model that is not there has no log."""
+        assert registry.refusals("cats") == []
+        with pytest.raises(ModelNotFound):
+            registry.refusals("dogs")
+        with pytest.raises(VersionNotFound):
+            registry.refuse("cats", 4, after=2, by="a job", reason="worse")
+
+    def test_number_of_a_refused_version_never_returns(self, registry: Registry) -> None:
+        """A number in the log means one version for ever, also where its folder was deleted."""
+        registry.refuse("cats", 3, after=2, by="a job", reason="worse")
+        shutil.rmtree(registry.folder("cats", 3))
+        assert add_version(registry) == 4
+
+    def test_a_damaged_refusal_is_named_and_hides_no_promotion(self, registry: Registry, tmp_path: Path) -> None:
+        """What answers does not hang on it."""
+        (tmp_path / "store" / "cats" / "promotions" / "00000002.refused-3.json").write_text("{")
+        with pytest.raises(StorageFailed, match=r"Entry 00000002\.refused-3\.json of the promotion log of cats"):
+            registry.refusals("cats")
+        assert [entry.version for entry in registry.promotions("cats")] == [1, 2]
 
 
 class TestDurability:

@@ -22,7 +22,9 @@ from app.jobs.spec import TrainingSpec
 from app.openvino_import import import_openvino
 from app.serving.runtimes.compiled_models import CompiledModels
 from app.serving.runtimes.loading import load_openvino
-from app.store.manifest import EVALUATION, GOLDEN, INT8, LITERT, TRAINED_ON
+from app.store.builtin import builtin_reports
+from app.store.dataset_report import SmallClass
+from app.store.manifest import EVALUATION, GOLDEN, INT8, LITERT, TRAINED_ON, Promotion
 from app.store.registry import Registry
 from app.training import precision
 from app.training.answers import cross_entropy
@@ -40,7 +42,7 @@ from app.training.precision import Lowered, check_precisions, compare
 from app.training.promote import Outcome, promote
 from app.training.quantization import Int8Network
 from app.training.recipes import choose
-from app.training.report import Trained, write_evaluation
+from app.training.report import FOUND, Trained, report_document, write_evaluation
 from app.training.reporter import Cancelled, Reporter
 from tests.training.conftest import prepared_job
 
@@ -338,6 +340,26 @@ def test_a_mirrored_network_is_calibrated_too(tmp_path: Path) -> None:
     assert calibrated.loss == pytest.approx(cross_entropy(expected, data.targets[data.validation]), abs=1e-6)
 
 
+def test_the_report_counts_what_was_found_in_the_data(good: Exported) -> None:
+    """All that the dataset's own report found odd is there as numbers, whether it gives a number or a list."""
+    known = builtin_reports()["shapes"].model_copy(
+        update={
+            "rejected_files": 1,
+            "duplicate_files": 2,
+            "conflicting_duplicates": 3,
+            "near_duplicate_files": 4,
+            "conflicting_near_duplicates": 5,
+            "cross_split_duplicates": 6,
+            "small_classes": [SmallClass(label=str(number), images=3) for number in range(7)],
+            "extreme_size_files": 8,
+            "case_twins": [["Cat", "cat", "CAT"], ["dog", "Dog"]],
+        }
+    )
+    trained = Trained(good.job.id, good.data, good.fitted, good.evaluation, {}, known)
+    data = report_document(trained, ["picture"] * len(good.evaluation.worst))["data"]
+    assert [data[name] for name in FOUND] == [1, 2, 3, 4, 5, 6, 7, 8, 2]
+
+
 def test_a_version_knows_which_images_it_learned_from(good: Exported) -> None:
     """All that it was trained on, nothing that it was tested on: so it can be asked about what is new to it."""
     learned = read_trained_on(good.registry.folder("shapes", good.version))
@@ -369,6 +391,12 @@ def test_the_promotion_policy_is_obeyed(good: Exported, tmp_path: Path) -> None:
     assert refused.decision.candidate_accuracy == pytest.approx(worse.evaluation.accuracy)
     assert refused.decision.production_accuracy == pytest.approx(good.evaluation.accuracy)
     assert f"{worse.evaluation.accuracy:.2%} against {good.evaluation.accuracy:.2%}" in refused.reason
+    # The log has that decision, too, once however often the job is resumed; it promotes nothing.
+    decide("if_better", worse.version)
+    (noted,) = registry.refusals("shapes")
+    assert (noted.version, noted.after, noted.by) == (worse.version, 1, "training job job")
+    assert (noted.reason, noted.decision) == (refused.reason, refused.decision)
+    assert [entry.version for entry in registry.promotions("shapes")] == [version]
 
     assert decide("always", worse.version).promoted
     production = registry.production("shapes")
@@ -419,3 +447,34 @@ def test_a_version_is_not_asked_about_images_that_it_was_trained_on(good: Export
     outcome = decide()
     assert not outcome.promoted
     assert "does not say which images it was trained on" in outcome.reason
+
+
+class _Raced(Registry):
+    """Somebody else promotes version 1 just after it was first seen that nothing is production."""
+
+    seen = False
+
+    def production(self, model: str) -> Promotion | None:
+        production = super().production(model)
+        if not self.seen:
+            self.seen = True
+            self.promote(model, 1, by="another first job")
+        return production
+
+
+def test_of_two_first_versions_the_second_is_not_promoted_uncompared(good: Exported, tmp_path: Path) -> None:
+    """Two jobs that see no production version at a time: the later one decides anew, against the earlier one's."""
+    registry = _Raced(tmp_path / "store")
+    for _ in range(2):
+        with registry.staging() as staged:
+            (staged / "saved_model.pb").write_text("of other classes")
+            registry.register(
+                staged, good.registry.manifest("shapes", good.version).model_copy(update={"labels": ["cat", "dog"]})
+            )
+    outcome = promote(
+        registry, good.spec.model_copy(update={"promotion": "if_better"}), 2, good.data, "job", max_pixels=1
+    )
+    assert not outcome.promoted
+    assert "production version 1 knows other classes" in outcome.reason
+    assert [entry.version for entry in registry.promotions("shapes")] == [1]
+    assert [(refusal.version, refusal.after) for refusal in registry.refusals("shapes")] == [(2, 1)]

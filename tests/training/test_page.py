@@ -20,6 +20,17 @@ from app.training.pictures import picture
 PNG = b"\x89PNG\r\n\x1a\n not looked at"
 HOSTILE = '<script>alert("1")</script>'
 EMPTY = {"br", "img", "meta"}
+FOUND = {
+    "rejected_files": 1,
+    "duplicate_files": 2,
+    "conflicting_duplicates": 3,
+    "near_duplicate_files": 4,
+    "conflicting_near_duplicates": 5,
+    "cross_split_duplicates": 6,
+    "small_classes": 7,
+    "extreme_size_files": 1008,
+    "case_twins": 9,
+}
 
 
 class Parsed(HTMLParser):
@@ -130,8 +141,7 @@ def _report(labels: list[str]) -> dict[str, Any]:
             "counts": {"train": 50, "validation": 20, "test": 30},
             "classes": {"train": [17] * count},
             "preprocessing": {"width": 28, "height": 28, "color": "rgb", "resample": "bilinear", "fit": "stretch"},
-            "rejected_files": 0,
-            "duplicate_files": 0,
+            **FOUND,
             "warnings": [],
         },
         "spec": {"dataset": "shapes", "shapes": {"noise": 0}, "augmentation": {"cutout": 4}, "early_stopping": None},
@@ -181,6 +191,26 @@ def test_the_page_shows_the_figures_of_the_report() -> None:
         "ab" * 32,
     ):
         assert said in text, said
+
+
+def test_the_page_shows_how_much_was_found_in_the_data() -> None:
+    """Each kind with its number: left out, repeated, contradictory, across splits, too few, too small, twins."""
+    html = page(_report(["cat", "dog", "frog"]), PICTURES)
+    facts = dict(re.findall(r"<li><span>([^<]+)</span><code>([^<]*)</code>", html))
+    assert (
+        facts.items()
+        >= {
+            "files left out": "1",
+            "exact copies": "2",
+            "copies under several labels": "3",
+            "look-alikes": "4",
+            "look-alikes under several labels": "5",
+            "repeated across given splits": "6",
+            "small classes": "7",
+            "extreme sizes": "1,008",
+            "labels apart by case only": "9",
+        }.items()
+    )
 
 
 def test_options_of_another_dataset_are_not_in_the_recipe() -> None:
