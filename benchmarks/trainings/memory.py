@@ -38,6 +38,8 @@ def measure(folder: Path, limit: int) -> Memory:
             "preprocessing": {"height": _SIDE, "width": _SIDE},
             "near_duplicates": "ignore",
             "epochs": 1,
+            # A batch of large pictures is what a network needs memory for, whatever the size of the dataset.
+            "batch_size": 8,
             "splits": {"validation": 0.01, "test": 0.01},
         }
         run, _ = train("more than fits", str(pictures), spec, folder / "job", group=group)
