@@ -301,6 +301,15 @@ def test_local_job_that_cannot_work_is_refused_at_once(fovea: Fovea, jobs: Jobs,
 
 
 @pytest.mark.usefixtures("fake")
+def test_local_job_whose_spec_does_not_fit_is_refused_at_once(fovea: Fovea, jobs: Jobs) -> None:
+    """What its dataset cannot be trained with is wrong usage, and says what would do."""
+    refused = fovea("train", "digits", "--local", "--architecture", "mobilenet_v2")
+    assert refused.exit_code == 2
+    assert "needs images of at least 32 x 32 pixels, these are 28 x 28" in refused.stderr
+    assert jobs.list() == []
+
+
+@pytest.mark.usefixtures("fake")
 def test_pictures_that_were_left_out_are_named_before_the_training(fovea: Fovea, pictures: Path) -> None:
     """Whoever trains on a folder is told at once which of its files are not used, and what is odd about it."""
     for number in range(5):
