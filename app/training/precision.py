@@ -64,6 +64,8 @@ def check_precisions(
 
     Raises:
         Cancelled: the job was asked to stop.
+        StorageFailed: the disk is full.
+        OSError, MemoryError: the system refused something else.
     """
     checks: dict[str, PrecisionCheck] = {}
     int8 = None
@@ -73,7 +75,8 @@ def check_precisions(
         for precision in spec.precisions:
             try:
                 answers, rates, network = engine.measure(precision)
-            except Cancelled:
+            # A full disk and want of memory are the job's, and have advice of their own.
+            except (Cancelled, OSError, MemoryError):
                 raise
             except Unmeasurable as reason:
                 reporter.say(f"{precision} is not measured: {reason}")
