@@ -145,6 +145,10 @@ class JobFolder:
         """Only for the executor, before it sends a trainer away."""
         self.write_text("placement.json", placement.model_dump_json(indent=2))
 
+    def forget_placement(self) -> None:
+        """Only for the executor, when it has started a trainer where it is itself."""
+        (self.path / "placement.json").unlink(missing_ok=True)
+
     def placement(self) -> Placement | None:
         try:
             return Placement.model_validate_json((self.path / "placement.json").read_bytes())

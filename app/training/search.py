@@ -128,7 +128,7 @@ def search(
 ) -> TrainingSpec:
     """What is to be trained in full: the job's spec with the values of its best trial.
 
-    Without a `launcher` the trials run where the settings have jobs run; on this machine they share the `threads`.
+    Without a `launcher` the trials run where the settings have jobs run; on one machine they share the `threads`.
 
     Raises:
         TrainingFailed: no trial came to an end.
@@ -144,7 +144,7 @@ def search(
     preprocessing = choose_preprocessing(spec.preprocessing, source)
     plan = Plan(spec, spec.search, len(train), source.labels, preprocessing)
     if launcher is None:
-        launcher = make_trial_launcher(settings, threads=max(1, threads // spec.search.parallel))
+        launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel)
     return SearchRun(job, plan, launcher, reporter).run()
 
 

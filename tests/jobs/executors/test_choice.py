@@ -9,7 +9,7 @@ import pytest
 from app.errors import ConfigurationError
 from app.jobs.executors.choice import make_executor, make_trial_launcher
 from app.jobs.executors.local_process import LocalProcess
-from app.jobs.executors.patient import Patient
+from app.jobs.executors.own_place import OwnPlaceFirst
 from app.jobs.executors.ray_job import RayJob
 from app.settings import Settings
 
@@ -35,11 +35,11 @@ def test_ray_is_found_by_the_variable_that_its_own_programs_read(monkeypatch: py
 
 
 def test_trials_run_where_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a search on Ray are placed by Ray too, each by itself."""
+    """Those of a search on Ray have the place of its job, and others that Ray finds."""
     assert isinstance(make_trial_launcher(Settings(), threads=2), LocalProcess)
     monkeypatch.setenv("FOVEA_EXECUTOR", "ray")
     monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
-    assert isinstance(make_trial_launcher(Settings(), threads=2), Patient)
+    assert isinstance(make_trial_launcher(Settings(), threads=2), OwnPlaceFirst)
 
 
 @pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto", "http://", "http://["])

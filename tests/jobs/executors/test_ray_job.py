@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import chain, repeat
@@ -16,6 +17,8 @@ import pytest
 
 from app.errors import ConfigurationError
 from app.jobs.executors.base import Exit
+from app.jobs.executors.local_process import LocalProcess
+from app.jobs.executors.own_place import OwnPlaceFirst
 from app.jobs.executors.patient import Patient
 from app.jobs.executors.ray_job import RayJob
 from app.jobs.folder import JobFolder, Placement, now
@@ -73,17 +76,18 @@ UNREACHABLE = httpx.ConnectError("connection refused")
 
 
 def test_trials_of_a_search_run_beside_each_other_on_the_cluster(jobs: Jobs, make_ray: MakeRay) -> None:
-    """Each is a submission of its own, which Ray places; the best of them is what the search comes to."""
-    job = searching_job(jobs.root.parent, trials=2, parallel=2, pruning=False)
-    launcher = Patient(make_ray(capacity=2, module="tests.training.toy_trials"))
+    """The first has the job's own place, the others are submissions, which Ray places; the best comes of them all."""
+    job = searching_job(jobs.root.parent, trials=3, parallel=3, pruning=False)
+    module = "tests.training.toy_trials"
+    here = LocalProcess({}, command=(sys.executable, "-m", module), lowest_priority=False)
+    launcher = OwnPlaceFirst(here, Patient(make_ray(capacity=2, module=module)), patience=60)
     chosen = search_run(job, launcher, poll=0.1).run()
     trials = SearchDocument.of(job).trials
-    assert [trial.state for trial in trials] == ["complete", "complete"]
+    assert [trial.state for trial in trials] == ["complete"] * 3
     assert chosen.learning_rate in [trial.values["learning_rate"] for trial in trials]
-    first, second = (folder.state() for folder in trial_folders(job))
-    assert all(folder.placement() for folder in trial_folders(job))
-    assert sorted((job.path / "runs.txt").read_text().split()) == ["1", "2"]
-    assert first.attempt == second.attempt == 1
+    assert [folder.placement() is not None for folder in trial_folders(job)] == [False, True, True]
+    assert sorted((job.path / "runs.txt").read_text().split()) == ["1", "2", "3"]
+    assert [folder.state().attempt for folder in trial_folders(job)] == [1, 1, 1]
 
 
 def test_node_that_dies_costs_its_job_nothing_but_the_time_since_its_checkpoint(
