@@ -42,7 +42,7 @@ from app.training.splits import split
 _POLL_SECONDS = 0.3
 _SAVE_SECONDS = 10.0
 
-# A trial that dies so often without an epoch in between has failed.
+# A trial that dies so often without a checkpoint in between has failed.
 _DEATHS = 3
 
 # When so many have failed and none has come to anything, the others would too.
@@ -173,8 +173,10 @@ class SearchRun:
         self._ended: dict[int, TrialDocument] = {}
         self._attempt_at_launch: dict[int, int] = {}
         self._due_since: dict[int, float] = {}
+        self._checkpoints: dict[int, int] = {}
         self._exhausted = False
         self._estimated = False
+        self._gets_on = False
         self._begun = time.monotonic()
         self._earlier = read_search(job).seconds
         self._saved = self._begun
@@ -216,6 +218,7 @@ class SearchRun:
         """What a trial looks like now, after doing what is due: launch it, end it, or draw its conclusion."""
         if trial.number in self._ended:
             return self._ended[trial.number]
+        self._tell_progress(trial)
         alive = self._launcher.alive(trial)
         document = TrialDocument.of(trial)
         if alive:
@@ -228,6 +231,22 @@ class SearchRun:
             self._ended[trial.number] = document
             self._tell_end(document)
         return document
+
+    def _tell_progress(self, trial: TrialFolder) -> None:
+        """Say once that a trial has come to a checkpoint in this attempt: whatever ends it, it was not fruitless.
+
+        Told of every checkpoint, the progress of a job would be as long as that of all its trials.
+        """
+        if self._gets_on:
+            return
+        checkpoints = trial.checkpoints()
+        if len(checkpoints) > self._checkpoints.setdefault(trial.number, len(checkpoints)):
+            self._gets_on = True
+            self._reporter.search(
+                f"trial {self._of(trial.number)} gets on: {checkpoints[-1].message}",
+                trial=len(self._ended),
+                remaining_seconds=self._left([*self._ended.values()]),
+            )
 
     def _see_to_end(self, trial: TrialFolder, document: TrialDocument) -> None:
         """A trial that is hopeless or too late is asked to end; one that does not end is made to."""
@@ -261,10 +280,10 @@ class SearchRun:
             if trial.stopped() is not None:
                 trial.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now()}))
                 return
-            fruitful = max((line.attempt for line in trial.progress() if line.phase == "fit" and line.epoch), default=0)
+            fruitful = max((line.attempt for line in trial.checkpoints()), default=0)
             if state.attempt - fruitful >= _DEATHS:
                 reason = (
-                    f"Its process died {_DEATHS} times without an epoch in between. If it was memory: "
+                    f"Its process died {_DEATHS} times without a checkpoint in between. If it was memory: "
                     f"{out_of_memory.advice(trial)}"
                 )
                 trial.write_state(state.model_copy(update={"state": "failed", "finished_at": now(), "reason": reason}))

@@ -53,13 +53,44 @@ def test_progress_names_the_trial_of_how_many_and_the_time_left(workspace: Path)
     job = searching_job(workspace, trials=3, pruning=False)
     search_run(job, Toy()).run()
     lines = job.progress()
-    assert [line.trial for line in lines if line.trial is not None] == [1, 2, 3]
-    assert {line.trials for line in lines if line.trial is not None} == {3}
+    ended = [line for line in lines if line.trials is not None]
+    assert [(line.trial, line.trials) for line in ended] == [(1, 3), (2, 3), (3, 3)]
     messages = [line.message for line in lines]
     assert any(message.startswith("trial 2 of 3 begins: learning_rate 0.") for message in messages)
     assert any(message.startswith("trial 3 of 3: validation accuracy 0.") for message in messages)
     assert messages[-1].startswith("the best of 3 trials is trial ")
     assert all(line.remaining_seconds is not None for line in lines[2:])
+
+
+def test_an_attempt_in_which_a_trial_gets_on_is_not_fruitless(workspace: Path) -> None:
+    """That is told once, with a count, long before a trial ends; what an earlier attempt came to is not told again."""
+
+    class Killed(Toy):
+        def __init__(self, *, at: int) -> None:
+            super().__init__()
+            self.looks, self.at = 0, at
+
+        def alive(self, job: JobFolder) -> bool:
+            self.looks += bool(self.launched)
+            if self.looks > self.at:
+                raise KeyboardInterrupt
+            return super().alive(job)
+
+    def counted(job: JobFolder) -> list[str]:
+        return [line.message for line in job.progress() if line.trial is not None]
+
+    job = searching_job(workspace, epochs=40)
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Killed(at=0)).run()
+    assert counted(job) == []
+    job = searching_job(workspace, epochs=40)
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Killed(at=9)).run()
+    assert len(counted(job)) == 1
+    assert counted(job)[0].startswith("trial 1 of 6 gets on: ")
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Killed(at=0)).run()
+    assert len(counted(job)) == 1
 
 
 def test_a_trial_that_is_worse_than_the_others_is_stopped(workspace: Path) -> None:
