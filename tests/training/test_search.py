@@ -182,6 +182,18 @@ def test_a_cancelled_job_leaves_no_trial_running(workspace: Path) -> None:
     assert _states(job) == ["complete", "cancelled"]
 
 
+def test_a_trial_does_not_outlive_its_job(workspace: Path) -> None:
+    """A job whose trainer died too often has failed; nobody is there to end its trials, and they see to it."""
+    job = searching_job(workspace, trials=1)
+    toy = Toy()
+    trial = TrialFolder.create(job, 1, {"learning_rate": 0.01}, job.spec().model_copy(update={"epochs": 4}))
+    toy.launch(trial)
+    assert toy.alive(trial)
+    job.write_state(job.state().model_copy(update={"state": "failed", "reason": "The trainer died 3 times."}))
+    assert not toy.alive(trial)
+    assert trial.state().state == "cancelled"
+
+
 def test_values_that_do_not_go_together_are_a_failed_trial(workspace: Path) -> None:
     """What the spec refuses only in combination is told of that trial; the others go on."""
     space = {
