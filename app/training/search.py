@@ -55,6 +55,9 @@ _LAST_GRACE = 3.0
 
 _LEAST_EPOCHS = 3
 
+# The remark of a search that died between its best and its last word.
+_INTERRUPTED = "Importances were not computed: the trainer was interrupted."
+
 
 class Launcher(Protocol):
     """Runs trials, here or elsewhere: `python -m app.training.trial FOLDER`, which holds the folder's lock.
@@ -367,12 +370,11 @@ class SearchRun:
             raise TrainingFailed(f"None of the {len(trials)} trials of the search came to its end.{why}")
         best = ranked[0]
         chosen = self._plan.full(best.values)
+        found = SearchState(seconds=self._seconds(), best=best.number, remark=_INTERRUPTED, chosen=chosen)
+        # What hours were spent on before what is only for show.
+        self._save(found)
         importances, remark = self._space.importances(trials)
-        self._save(
-            SearchState(
-                seconds=self._seconds(), best=best.number, importances=importances, remark=remark, chosen=chosen
-            )
-        )
+        self._save(found.model_copy(update={"importances": importances, "remark": remark}))
         self._reporter.search(
             f"the best of {len(trials):,} trials is trial {best.number} (validation {self._name} "
             f"{self._figure(best):.4f}), now trained in full: {shown(best.values)}",

@@ -18,6 +18,7 @@ from app.jobs.folder import JobFolder
 from app.jobs.search import Values
 from app.jobs.trials import SearchDocument, TrialFolder, read_search, trial_folders
 from app.training.reporter import Cancelled
+from app.training.search_space import Space
 from tests.training.toy_trials import Toy, search_run, searching_job, toy_objective
 
 GRID: dict[str, Any] = {
@@ -214,6 +215,23 @@ def test_a_finished_search_is_not_done_again(workspace: Path) -> None:
     job = searching_job(workspace, trials=2)
     chosen = search_run(job, Toy()).run()
     assert read_search(job).chosen == chosen
+
+
+def test_the_best_is_kept_before_anything_that_is_for_show(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer that dies over the importances has found its best, and the next one goes on with it."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Space, "importances", killed)
+    job = searching_job(workspace, trials=1)
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Toy()).run()
+    state = read_search(job)
+    assert (state.best, state.chosen is not None, state.importances) == (1, True, None)
+    assert "interrupted" in state.remark
 
 
 def _search_process(job: JobFolder, slow: str = "") -> subprocess.Popen[bytes]:
