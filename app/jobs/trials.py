@@ -17,7 +17,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.jobs.document import epoch_history, readable
-from app.jobs.folder import FINAL, JobFolder, JobState, State, now
+from app.jobs.folder import FINAL, JobFolder, JobState, Placement, State, now
 from app.jobs.search import Search, Values
 from app.jobs.spec import TrainingSpec
 
@@ -153,6 +153,11 @@ class TrialDocument(BaseModel):
     parameters: int | None = Field(None, description="Numbers that its network has.")
     seconds: float | None = Field(None, description="From its beginning to its end.")
     reason: str | None = Field(None, description="Why it failed.")
+    placement: Placement | None = Field(
+        None,
+        description="Where it was sent, until it ends; null: it is, or will be, where the job is. While it is queued it "
+        "waits there.",
+    )
     curve: list[TrialEpoch] = Field(default_factory=list)
 
     @classmethod
@@ -185,6 +190,7 @@ class TrialDocument(BaseModel):
             if state.started_at and state.finished_at
             else None,
             reason=state.reason if state.state == "failed" else None,
+            placement=readable(trial, "placement.json", trial.placement) if state.state not in FINAL else None,
             curve=curve,
         )
 

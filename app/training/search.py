@@ -147,7 +147,9 @@ def search(
     preprocessing = choose_preprocessing(spec.preprocessing, source)
     plan = Plan(spec, spec.search, len(train), source.labels, preprocessing)
     if launcher is None:
-        launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel)
+        launcher = make_trial_launcher(
+            settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search
+        )
     return SearchRun(job, plan, launcher, reporter).run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app.jobs.executors.base import Executor
@@ -29,7 +30,12 @@ def make_executor(settings: Settings) -> Executor:
 
 
 def make_trial_launcher(
-    settings: Settings, *, threads: int, parallel: int = 1, module: str = "app.training.trial"
+    settings: Settings,
+    *,
+    threads: int,
+    parallel: int,
+    tell: Callable[[str], None],
+    module: str = "app.training.trial",
 ) -> Executor:
     """What launches the trials of a search, from within its trainer.
 
@@ -40,6 +46,7 @@ def make_trial_launcher(
         settings: also what the trials get.
         threads: of the trainer. On Ray a trial has the resources that its spec asks for, which are the trainer's too.
         parallel: trials at a time.
+        tell: takes a line about a Ray that takes no trials now.
         module: the program that is run with a trial's folder, which is a `JobFolder`, as its argument.
 
     Raises:
@@ -60,7 +67,7 @@ def make_trial_launcher(
     from app.jobs.executors.own_place import OwnPlaceFirst
     from app.jobs.executors.patient import Patient
 
-    return OwnPlaceFirst(here, Patient(_ray(settings, module)))
+    return OwnPlaceFirst(here, Patient(_ray(settings, module), tell))
 
 
 def _ray(settings: Settings, module: str) -> RayJob:

@@ -228,7 +228,9 @@ class RayJob:
 
     def _check(self, answer: httpx.Response) -> None:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise self._unusable("asks for another token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH")
+            raise PermissionError(
+                f"Ray at {self._address} asks for another token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH."
+            )
         if not answer.is_success:
             raise self._unusable(f"answered {answer.status_code}: {_last_line(answer.text)}")
 

@@ -36,10 +36,10 @@ def test_ray_is_found_by_the_variable_that_its_own_programs_read(monkeypatch: py
 
 def test_trials_run_where_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a search on Ray have the place of its job, and others that Ray finds."""
-    assert isinstance(make_trial_launcher(Settings(), threads=2), LocalProcess)
+    assert isinstance(make_trial_launcher(Settings(), threads=2, parallel=2, tell=print), LocalProcess)
     monkeypatch.setenv("FOVEA_EXECUTOR", "ray")
     monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
-    assert isinstance(make_trial_launcher(Settings(), threads=2), OwnPlaceFirst)
+    assert isinstance(make_trial_launcher(Settings(), threads=2, parallel=2, tell=print), OwnPlaceFirst)
 
 
 @pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto", "http://", "http://["])

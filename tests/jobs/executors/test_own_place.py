@@ -6,7 +6,7 @@ from app.jobs.executors.base import Exit
 from app.jobs.executors.own_place import OwnPlaceFirst
 from app.jobs.folder import JobFolder, Placement, now
 from app.jobs.jobs import Jobs
-from app.jobs.trials import SearchDocument, trial_folders
+from app.jobs.trials import SearchDocument, TrialDocument, TrialFolder, trial_folders
 from tests.jobs.conftest import SPEC
 from tests.training.toy_trials import Toy, search_run, searching_job
 
@@ -147,3 +147,19 @@ def test_trainer_that_dies_here_is_dead(jobs: Jobs) -> None:
     assert not launcher.alive(job)
     launcher.launch(following)
     assert desk.living == {following.id}
+
+
+def test_where_a_trial_was_sent_is_shown_until_it_has_ended_or_has_a_place_here(jobs: Jobs) -> None:
+    """By the name that the scheduler knows it by."""
+    job = searching_job(jobs.root.parent)
+    trial = TrialFolder.create(job, 1, {"learning_rate": 0.01}, job.spec())
+    desk, full = Desk(), Full()
+    full.launch(trial)
+    placement = TrialDocument.of(trial).placement
+    assert placement is not None
+    assert (placement.scheduler, placement.submission) == ("Ray", "0001")
+    OwnPlaceFirst(desk, full, patience=0).alive(trial)
+    assert TrialDocument.of(trial).placement is None
+    full.launch(trial)
+    trial.write_state(trial.state().model_copy(update={"state": "cancelled"}))
+    assert TrialDocument.of(trial).placement is None

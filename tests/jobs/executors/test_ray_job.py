@@ -80,7 +80,7 @@ def test_trials_of_a_search_run_beside_each_other_on_the_cluster(jobs: Jobs, mak
     job = searching_job(jobs.root.parent, trials=3, parallel=3, pruning=False)
     module = "tests.training.toy_trials"
     here = LocalProcess({}, command=(sys.executable, "-m", module), lowest_priority=False)
-    launcher = OwnPlaceFirst(here, Patient(make_ray(capacity=2, module=module)), patience=60)
+    launcher = OwnPlaceFirst(here, Patient(make_ray(capacity=2, module=module), print), patience=60)
     chosen = search_run(job, launcher, poll=0.1).run()
     trials = SearchDocument.of(job).trials
     assert [trial.state for trial in trials] == ["complete"] * 3
@@ -322,7 +322,7 @@ def test_trainer_that_takes_its_job_while_ray_gives_it_up_is_seen(jobs: Jobs) ->
 
 def test_wrong_token_is_named(jobs: Jobs) -> None:
     """Who is not let in learns by which variable."""
-    with pytest.raises(ConnectionError, match="set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH"):
+    with pytest.raises(PermissionError, match="set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH"):
         Ray(submit=httpx.Response(401)).executor().launch(jobs.submit(SPEC))
 
 
