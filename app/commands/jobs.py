@@ -128,8 +128,8 @@ def trials(job: str, local: bool, server: str | None, key: str | None) -> None:
         click.echo(searched.remark)
     for trial in searched.trials:
         if trial.placement and trial.state == "queued":
-            placed = trial.placement
-            click.echo(f"Trial {trial.number} waits at {placed.scheduler} for {placed.asked_for}, as {placed.submission}")
+            at = trial.placement
+            click.echo(f"Trial {trial.number} waits at {at.scheduler} for {at.asked_for}, as {at.submission}.")
         if trial.reason:
             click.echo(f"Trial {trial.number} failed: {trial.reason}", err=True)
 

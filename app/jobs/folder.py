@@ -74,7 +74,7 @@ class Progress(BaseModel):
     )
     steps: int | None = Field(None, description="Steps of an epoch.")
     trial: int | None = Field(
-        None, description="Trials of the search that have ended; set when one has, and once an attempt when one gets on."
+        None, description="Trials of the search that have ended; set when one has, and once an attempt if one gets on."
     )
     trials: int | None = Field(None, description="Trials that there are at most, where that is known.")
     loss: float | None = None

@@ -155,8 +155,8 @@ class TrialDocument(BaseModel):
     reason: str | None = Field(None, description="Why it failed.")
     placement: Placement | None = Field(
         None,
-        description="Where it was sent, until it ends; null: it is, or will be, where the job is. While it is queued it "
-        "waits there.",
+        description="Where it was sent, until it ends; while it is queued it waits there. Null: it is where the job "
+        "is.",
     )
     curve: list[TrialEpoch] = Field(default_factory=list)
 

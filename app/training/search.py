@@ -147,9 +147,7 @@ def search(
     preprocessing = choose_preprocessing(spec.preprocessing, source)
     plan = Plan(spec, spec.search, len(train), source.labels, preprocessing)
     if launcher is None:
-        launcher = make_trial_launcher(
-            settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search
-        )
+        launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search)
     return SearchRun(job, plan, launcher, reporter).run()
 
 

@@ -142,9 +142,10 @@ def test_a_trial_is_hopeless_below_the_median_of_four_at_the_same_epoch() -> Non
 
 def test_trials_that_are_nearly_equal_have_no_importances() -> None:
     """Differences below what a forest can tell apart are its failure, not that of the search."""
-    asked = Space(_search({"momentum": {"low": 0, "high": 0.9}}, objective="val_loss"), 0)
-    done = [_trial(number, {"momentum": number / 10}, 1.0) for number in range(1, 9)]
-    done = [trial.model_copy(update={"val_loss": trial.number % 6 * 1e-9 + 1e-9}) for trial in done]
+    space = {"momentum": {"low": 0, "high": 0.9}, "warmup": {"low": 0, "high": 0.9}}
+    asked = Space(_search(space, objective="val_loss"), 0)
+    done = [_trial(number, {"momentum": number / 10, "warmup": 0.9 - number / 10}, 1.0) for number in range(1, 9)]
+    done = [trial.model_copy(update={"val_loss": trial.number % 6 * 1e-200 + 1e-200}) for trial in done]
     shares, remark = asked.importances(done)
     assert shares is None
     assert remark.startswith("Importances could not be computed: ")

@@ -1,4 +1,4 @@
-"""For a trainer that holds a place and only waits in it: what it launches has that place first, and others elsewhere."""
+"""For a trainer that holds a place and only waits in it: what it launches gets that place first, others elsewhere."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class OwnPlaceFirst:
         if job.alive:
             self._waits_since.pop(job.id, None)
             return True
-        waited = time.monotonic() - self._waits_since.setdefault(job.id, time.monotonic())
+        at = time.monotonic()
+        waited = at - self._waits_since.setdefault(job.id, at)
         if waited >= self._patience and not job.cancel_requested and self._is_free():
             self._take_in(job)
         return True

@@ -15,7 +15,8 @@ _MOST_TOLD = 20
 class Patient:
     """An executor that never says "not now": what cannot be sent waits, what is not known is taken to live.
 
-    Why is told, once. Only where nothing may be sent, whatever it is, waiting is of no use. A trainer that did not begin through no fault of its own is sent again. The supervisor needs
+    Why is told, once. Only where nothing may be sent, whatever it is, waiting is of no use. A
+    trainer that did not begin through no fault of its own is sent again. The supervisor needs
     none of this: it sees to it itself, for all jobs of a workspace.
     """
 
