@@ -7,7 +7,6 @@ it is put into the spec and validated as if it had been asked for.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import UnionType
@@ -54,6 +53,13 @@ _MOST_VALUES = 200
 _MOST_TRIALS = 1000
 _LARGEST_GRID = 100_000
 
+# Bounds of a range's numbers, wide of all that a field may have: beyond them arithmetic gives out. So it does where a
+# range has more values than can be counted through.
+_LARGEST, _SMALLEST = 10**9, 1e-12
+_MOST_POINTS = 1_000_000
+# Above it a grid is not counted exactly.
+_COUNTED = 10**12
+
 
 class Range(BaseModel):
     """Numbers between two ends, both of which are in it."""
@@ -69,14 +75,20 @@ class Range(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Range:
+        if max(abs(self.low), abs(self.high), self.step or 0) > _LARGEST:
+            raise ValueError(f"low, high and step must be between -{_LARGEST:,} and {_LARGEST:,}")
         if self.low >= self.high:
             raise ValueError("low must be less than high")
+        if self.high - self.low < _SMALLEST:
+            raise ValueError(f"low and high must be {_SMALLEST:g} apart, or more")
         if self.log and self.low <= 0:
             raise ValueError("log needs a low above 0")
+        if self.log and self.low < _SMALLEST:
+            raise ValueError(f"log needs a low of {_SMALLEST:g} or more")
         if self.log and self.step is not None:
             raise ValueError("log and step do not go together: give one of them, or a list of values")
-        if self.step is not None and not math.isfinite((self.high - self.low) / self.step):
-            raise ValueError("step is too small")
+        if self.step is not None and self.high - self.low > _MOST_POINTS * self.step:
+            raise ValueError(f"step is too small: a range with one has at most {_MOST_POINTS:,} values")
         return self
 
     def points(self, step: float) -> int:
@@ -267,8 +279,9 @@ def _check_grid(search: Search, whole: Mapping[str, bool]) -> None:
         size *= tried.points(tried.step or 1)
     most = _MOST_TRIALS if search.trials is None and search.minutes is None else _LARGEST_GRID
     if size > most:
+        counted = f"{size:,}" if size <= _COUNTED else f"more than {_COUNTED:,}"
         raise ValueError(
-            f"the grid has {size:,} combinations, and {most:,} are allowed"
+            f"the grid has {counted} combinations, and {most:,} are allowed"
             + ("; more with a budget of trials or minutes" if most == _MOST_TRIALS else "")
         )
 
