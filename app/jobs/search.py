@@ -20,7 +20,8 @@ _STRICT = ConfigDict(frozen=True, extra="forbid")
 Values = dict[str, JsonValue]
 """What a trial tries: a value for each path of the space."""
 
-Finite = Annotated[int | float, Field(allow_inf_nan=False)]
+# Whole numbers are not looked at as floats: those with hundreds of digits have none.
+Finite = int | Annotated[float, Field(allow_inf_nan=False)]
 
 # What a search may change: how the network is built, fed and trained. The rest says which data there are, which of
 # them judge, and what becomes of the result; trials that differed in that could not be compared.

@@ -88,9 +88,10 @@ def test_any_tunable_field_can_be_searched_over(search: dict[str, Any], fields: 
         (
             {"space": {"momentum": {"low": 0, "high": 1e308}}},
             {},
-            r"step must be between -1,000,000,000 and 1,000,000,000",
+            r"step must be between -1,000,000,000 and 1",
         ),
         ({"space": {"epochs": {"low": 1, "high": 10**400}}}, {}, r"must be between -1,000,000,000 and"),
+        ({"space": {"learning_rate": [10**400]}}, {}, r"learning_rate: value 1 is refused"),
         ({"space": {"epochs": {"low": 1, "high": 9, "step": 10**400}}}, {}, r"must be between -1,000,000,000 and"),
         (
             {"method": "grid", "space": {name: {"low": 0, "high": 0.8, "step": 0.001} for name in FIVE}},
