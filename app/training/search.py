@@ -18,6 +18,7 @@ from app.errors import TrainingFailed
 from app.jobs import out_of_memory
 from app.jobs.executors.choice import make_trial_launcher
 from app.jobs.folder import FINAL, JobFolder, now
+from app.jobs.networks import Pretrained
 from app.jobs.search import Search, Values, with_values
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import (
@@ -114,8 +115,19 @@ class Plan:
         full = self.full(values)
         if "epochs" in values:
             return full
-        epochs = self.search.epochs or max(_LEAST_EPOCHS, -(-self.epochs(full) // 3))
-        return full.model_copy(update={"epochs": epochs})
+        whole = self.epochs(full)
+        epochs = self.search.epochs or max(_LEAST_EPOCHS, -(-whole // 3))
+        changed: dict[str, object] = {"epochs": epochs}
+        # What is given in epochs keeps its share of them: a trial would else be trained with its base frozen to the end.
+        if full.step_epochs is not None:
+            changed["step_epochs"] = max(1, round(full.step_epochs * epochs / whole))
+        network = full.architecture
+        if isinstance(network, Pretrained) and network.frozen_epochs:
+            frozen = max(1, round(network.frozen_epochs * epochs / whole))
+            if network.frozen_epochs < whole:
+                frozen = min(frozen, epochs - 1)
+            changed["architecture"] = network.model_copy(update={"frozen_epochs": frozen})
+        return full.model_copy(update=changed)
 
     def epochs(self, spec: TrainingSpec) -> int:
         """Epochs that `spec` asks for, or that would be chosen."""

@@ -15,6 +15,7 @@ import pytest
 
 from app.errors import TrainingFailed
 from app.jobs.folder import JobFolder
+from app.jobs.networks import Pretrained
 from app.jobs.search import Values
 from app.jobs.trials import SearchDocument, TrialFolder, read_search, trial_folders
 from app.training.reporter import Cancelled
@@ -208,6 +209,22 @@ def test_values_that_do_not_go_together_are_a_failed_trial(workspace: Path) -> N
     assert [trial.values["architecture.weights"] for trial in refused] == [None]
     assert "frozen_epochs needs `weights`" in (refused[0].reason or "")
     assert sorted(_states(job)) == ["complete"] * 3 + ["failed"]
+
+
+@pytest.mark.parametrize(("frozen", "in_trial"), [(5, 1), (10, 2), (1, 1), (19, 3), (20, 4), (0, 0), (None, None)])
+def test_a_short_trial_has_the_frozen_epochs_that_are_its_share(
+    workspace: Path, frozen: int | None, in_trial: int | None
+) -> None:
+    """Of 4 epochs instead of 20; the base is fine-tuned in the trial if it will be in full."""
+    network = {"name": "mobilenet_v2", "weights": "w.h5", "frozen_epochs": frozen}
+    space = {"architecture": [network], "step_epochs": [10]}
+    job = searching_job(workspace, **{**GRID, "space": space})
+    chosen = search_run(job, Toy(lambda *_: 0.5)).run()
+    spec = trial_folders(job)[0].spec()
+    assert isinstance(spec.architecture, Pretrained)
+    assert isinstance(chosen.architecture, Pretrained)
+    assert (spec.epochs, spec.step_epochs, spec.architecture.frozen_epochs) == (4, 2, in_trial)
+    assert (chosen.epochs, chosen.step_epochs, chosen.architecture.frozen_epochs) == (20, 10, frozen)
 
 
 def test_a_finished_search_is_not_done_again(workspace: Path) -> None:
