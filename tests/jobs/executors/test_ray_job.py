@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from app.errors import ConfigurationError
+from app.jobs.executors import ray_job
 from app.jobs.executors.base import Exit
 from app.jobs.executors.local_process import LocalProcess
 from app.jobs.executors.own_place import OwnPlaceFirst
@@ -297,6 +298,23 @@ def test_trainer_of_another_process_is_stopped_once(jobs: Jobs) -> None:
     assert ray.stopped == ["known-1"]
 
 
+def test_only_the_last_submissions_that_ended_are_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those Ray is asked no more; a server that runs for months does not remember all that there ever were."""
+    monkeypatch.setattr(ray_job, "_REMEMBERED", 2)
+    ray = Ray(status=_status("SUCCEEDED"))
+    executor = ray.executor()
+    queue = [jobs.submit(SPEC) for _ in range(3)]
+    for number, job in enumerate(queue):
+        _place(job, f"known-{number}")
+    for looks in (3, 3):
+        assert not any(executor.alive(job) for job in reversed(queue))
+        for job in queue:
+            executor.end(job, force=True)
+        assert ray.asked == looks
+        queue = queue[:2]
+    assert ray.stopped == ["known-0", "known-1", "known-2", "known-0"]
+
+
 def test_held_job_has_a_trainer_whatever_ray_says(jobs: Jobs) -> None:
     """The lock decides: Ray loses sight of nodes that live."""
     job = jobs.submit(SPEC)
@@ -377,5 +395,5 @@ def _known(cluster: RayCluster, submission: str) -> str:
     return str(answer.json()["status"])
 
 
-def _place(job: JobFolder) -> None:
-    job.write_placement(Placement(scheduler="Ray", submission="known-1", attempt=1, asked_for="1 core", at=now()))
+def _place(job: JobFolder, submission: str = "known-1") -> None:
+    job.write_placement(Placement(scheduler="Ray", submission=submission, attempt=1, asked_for="1 core", at=now()))
