@@ -42,6 +42,16 @@ def test_trials_run_where_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_trial_launcher(Settings(), threads=2, parallel=2, tell=print), OwnPlaceFirst)
 
 
+@pytest.mark.parametrize("address", ["http://ann:s3cret@head:8265", "http://s3cret@head:8265", "ray://a:s3cret@head"])
+def test_address_with_a_password_is_refused_without_being_shown(address: str, tmp_path: Path) -> None:
+    """Trainers get it as a variable, which Ray's dashboard shows."""
+    settings = Settings(executor="ray", ray_address=address, workspace=tmp_path)
+    for refused in (settings.check, lambda: make_executor(settings)):
+        with pytest.raises(ConfigurationError, match="set RAY_AUTH_TOKEN") as caught:
+            refused()
+        assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto", "http://", "http://["])
 def test_missing_or_other_address_is_refused_with_what_is_allowed(address: str | None, tmp_path: Path) -> None:
     """Ray has several ports; the one that takes jobs is that of the dashboard."""
