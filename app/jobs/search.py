@@ -146,7 +146,9 @@ class Search(BaseModel):
         description="Stop a trial that is worse than half of the complete ones were after as many epochs, once there "
         "are four.",
     )
-    parallel: int = Field(1, ge=1, le=64, description="Trials at a time; they share the processor's threads.")
+    parallel: int = Field(
+        1, ge=1, le=64, description="Trials at a time; without Ray they share the processor's threads."
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> Search:
