@@ -118,7 +118,7 @@ class Plan:
         whole = self.epochs(full)
         epochs = self.search.epochs or max(_LEAST_EPOCHS, -(-whole // 3))
         changed: dict[str, object] = {"epochs": epochs}
-        # What is given in epochs keeps its share of them: a trial would else be trained with its base frozen to the end.
+        # What is given in epochs keeps its share of them, or a trial had its base frozen to the end.
         if full.step_epochs is not None:
             changed["step_epochs"] = max(1, round(full.step_epochs * epochs / whole))
         network = full.architecture

@@ -77,7 +77,7 @@ UNREACHABLE = httpx.ConnectError("connection refused")
 
 
 def test_trials_of_a_search_run_beside_each_other_on_the_cluster(jobs: Jobs, make_ray: MakeRay) -> None:
-    """The first has the job's own place, the others are submissions, which Ray places; the best comes of them all."""
+    """The first has the job's own place, the next is a submission, which Ray places; the best comes of them all."""
     job = searching_job(jobs.root.parent, trials=3, parallel=3, pruning=False)
     module = "tests.training.toy_trials"
     here = LocalProcess({}, command=(sys.executable, "-m", module), lowest_priority=False)
@@ -86,7 +86,8 @@ def test_trials_of_a_search_run_beside_each_other_on_the_cluster(jobs: Jobs, mak
     trials = SearchDocument.of(job).trials
     assert [trial.state for trial in trials] == ["complete"] * 3
     assert chosen.learning_rate in [trial.values["learning_rate"] for trial in trials]
-    assert [folder.placement() is not None for folder in trial_folders(job)] == [False, True, True]
+    # The third is sent after the second: by then the first may be done.
+    assert [folder.placement() is not None for folder in trial_folders(job)][:2] == [False, True]
     assert sorted((job.path / "runs.txt").read_text().split()) == ["1", "2", "3"]
     assert [folder.state().attempt for folder in trial_folders(job)] == [1, 1, 1]
 
@@ -306,12 +307,11 @@ def test_only_the_last_submissions_that_ended_are_remembered(jobs: Jobs, monkeyp
     queue = [jobs.submit(SPEC) for _ in range(3)]
     for number, job in enumerate(queue):
         _place(job, f"known-{number}")
-    for looks in (3, 3):
-        assert not any(executor.alive(job) for job in reversed(queue))
-        for job in queue:
-            executor.end(job, force=True)
-        assert ray.asked == looks
-        queue = queue[:2]
+    for job in [*queue, *reversed(queue)]:
+        assert not executor.alive(job)
+        executor.end(job, force=True)
+    # The last two are known still; the first one is asked about, and stopped, a second time.
+    assert ray.asked == 4
     assert ray.stopped == ["known-0", "known-1", "known-2", "known-0"]
 
 
