@@ -11,7 +11,9 @@ from app.jobs.executors.choice import make_executor, make_trial_launcher
 from app.jobs.executors.local_process import LocalProcess
 from app.jobs.executors.own_place import OwnPlaceFirst
 from app.jobs.executors.ray_job import RayJob
+from app.jobs.jobs import Jobs
 from app.settings import Settings
+from tests.jobs.conftest import SPEC, wait_until
 
 
 @pytest.mark.parametrize("executor", ["local", "none"])
@@ -40,6 +42,21 @@ def test_trials_run_where_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEA_EXECUTOR", "ray")
     monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
     assert isinstance(make_trial_launcher(Settings(), threads=2, parallel=2, tell=print), OwnPlaceFirst)
+
+
+@pytest.mark.parametrize(("executor", "threads"), [("local", "2"), ("ray", "6")])
+def test_trials_share_the_threads_where_they_share_the_place(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, executor: str, threads: str
+) -> None:
+    """On Ray only one trial has the place of its job, and all that is set aside for that."""
+    monkeypatch.setenv("FOVEA_EXECUTOR", executor)
+    monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
+    job = jobs.submit(SPEC)
+    module = "tests.jobs.executors.told_threads"
+    launcher = make_trial_launcher(Settings(), threads=6, parallel=3, tell=print, module=module)
+    launcher.launch(job)
+    wait_until(lambda: not launcher.alive(job), "its end")
+    assert (job.path / "log.txt").read_text().strip() == threads
 
 
 @pytest.mark.parametrize("address", ["http://ann:s3cret@head:8265", "http://s3cret@head:8265", "ray://a:s3cret@head"])

@@ -28,12 +28,15 @@ class Full:
     def __init__(self) -> None:
         self.launched: list[str] = []
         self.ended: list[str] = []
+        self.looks = 0
 
     def launch(self, job: JobFolder) -> None:
         self.launched.append(job.id)
         job.write_placement(Placement(scheduler="Ray", submission=job.id, attempt=1, asked_for="1 core", at=now()))
 
     def alive(self, job: JobFolder) -> bool:
+        self.looks += 1
+        assert self.looks < 1000, "it is waited for for ever"
         return True
 
     def collect(self, job: JobFolder) -> Exit | None:
