@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
@@ -146,10 +147,14 @@ class Afterwards:
         """It took so long, with so many answers."""
         constant = max(0.0, seconds - answers * seconds_per_answer)
         constants = [*self._constants(), round(constant, 2)][-self._KEPT :]
+        # Several jobs may end at a time.
+        aside = self._path.with_suffix(f".{os.getpid()}.new")
         with suppress(OSError):
-            aside = self._path.with_suffix(".new")
-            aside.write_text(json.dumps(constants), encoding="utf-8")
-            aside.replace(self._path)
+            try:
+                aside.write_text(json.dumps(constants), encoding="utf-8")
+                aside.replace(self._path)
+            except OSError:
+                aside.unlink(missing_ok=True)
 
     def _constants(self) -> list[float]:
         try:

@@ -22,10 +22,11 @@ from app.commands.remote import Remote
 from app.commands.train import ARCHITECTURES
 from app.jobs.executors import local_process as real
 from app.jobs.executors.fake import Fake
-from app.jobs.folder import Progress, now
+from app.jobs.folder import Placement, Progress, now
 from app.jobs.jobs import Jobs
 from app.jobs.networks import Architecture, SimpleCNN
 from app.jobs.spec import TrainingSpec
+from app.jobs.trials import TrialFolder
 from tests.commands.conftest import Fovea
 from tests.jobs.conftest import local_process, supervise, wait_for, wait_until
 from tests.server import Server, running
@@ -396,6 +397,10 @@ def test_search_file_is_part_of_the_spec_and_its_trials_are_listed(fovea: Fovea,
     assert listed.exit_code == 0, listed.output
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["TRIAL", "2", "1"]
     assert listed.stdout.splitlines()[0].endswith("LEARNING_RATE")
+    waiting = TrialFolder.create(job, 3, {"learning_rate": 0.1}, job.spec())
+    waiting.write_placement(Placement(scheduler="Ray", submission="x-0003", attempt=1, asked_for="2 cores", at=now()))
+    listed = fovea("jobs", "trials", job.id, "--local")
+    assert listed.stdout.splitlines()[-1] == "Trial 3 waits at Ray for 2 cores, as x-0003."
 
     assert fovea("train", "digits", "--local").exit_code == 0
     assert "searches for nothing" in fovea("jobs", "trials", jobs.list()[0].id, "--local").stderr

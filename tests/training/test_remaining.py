@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,28 @@ def test_what_comes_after_the_last_epoch_is_remembered_from_job_to_job(tmp_path:
     assert Afterwards(tmp_path).seconds(1000, 0.001) == pytest.approx(23.0)
     assert Afterwards(tmp_path).seconds(5000, 0.001) == pytest.approx(27.0)
     assert unknown == pytest.approx(6.0)
+
+
+def test_jobs_that_end_at_a_time_do_not_write_into_each_others_files(tmp_path: Path) -> None:
+    """What one has written aside is its own until it has taken its place."""
+    script = (
+        "import os, sys, pathlib, app.training.remaining as r\n"
+        "write = pathlib.Path.write_text\n"
+        "def pause(path, *a, **k):\n"
+        "    write(path, *a, **k); print('written', flush=True); sys.stdin.readline()\n"
+        "pathlib.Path.write_text = pause\n"
+        "r.Afterwards(pathlib.Path(sys.argv[1])).remember(7.0, 0, 0.0)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "written\n"
+        Afterwards(tmp_path).remember(5.0, 0, 0.0)
+        assert Afterwards(tmp_path).seconds(0, 0.0) == 5.0
+        other.communicate("go on\n")
+    assert Afterwards(tmp_path).seconds(0, 0.0) == 7.0
+    assert [file.name for file in tmp_path.iterdir()] == ["afterwards.json"]
 
 
 def test_what_is_answered_after_the_last_epoch_is_counted() -> None:
