@@ -105,6 +105,12 @@ class InvalidDataset(FoveaError):
     code = "invalid_dataset"
 
 
+class InvalidSpec(InvalidRequest):
+    """A training spec that does not fit its dataset; the message says why, and what is allowed."""
+
+    code = "invalid_spec"
+
+
 class VersionRefused(FoveaError):
     """A model version that failed its checks; it is never served."""
 

@@ -6,14 +6,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-_LOWEST_NICE = 19
-# Where memory runs out the kernel ends this process, and not the server. From -1000 to 1000.
-_OOM_SCORE = 600
+LOWEST_NICE = 19
+
+OOM_SCORE = 600
+"""Where memory runs out the kernel ends this process, and not the server. From -1000 to 1000."""
 
 
 def yield_to_others() -> None:
     """Let this process have only what nobody else wants."""
     with suppress(OSError, AttributeError):  # not on every system
-        os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, LOWEST_NICE)
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))

@@ -149,6 +149,12 @@ class Settings(BaseSettings):
         allowed = "the address of the cluster's dashboard, like http://head:8265"
         if self.ray_address is None:
             raise ConfigurationError(f"FOVEA_EXECUTOR=ray needs RAY_ADDRESS: {allowed}.")
+        if "@" in self.ray_address:
+            # Not shown: that would be in a log.
+            raise ConfigurationError(
+                "RAY_ADDRESS has a user name or a password in it, which everybody could read who sees Ray's dashboard: "
+                "leave out what stands before the @, and set RAY_AUTH_TOKEN where Ray asks for one."
+            )
         try:
             address = urlsplit(self.ray_address)
             right = address.scheme in ("http", "https") and bool(address.hostname)

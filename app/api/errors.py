@@ -72,6 +72,7 @@ KINDS: Mapping[type[errors.FoveaError], Kind] = {
     errors.JobNotFound: Kind(404, "No such training job"),
     errors.Conflict: Kind(409, "Not possible in the present state"),
     errors.InvalidDataset: Kind(422, "Dataset cannot be used"),
+    errors.InvalidSpec: Kind(422, "Training spec cannot be used"),
     errors.VersionRefused: Kind(422, "Model version failed its checks"),
     errors.NotExplainable: Kind(422, "Model version cannot be explained"),
     errors.ExplainUnavailable: Kind(501, "Explanations need TensorFlow"),

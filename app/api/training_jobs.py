@@ -21,7 +21,7 @@ from app.api.services import Services, services_of
 from app.errors import Forbidden
 from app.jobs.document import JobDocument, JobList
 from app.jobs.folder import JobFolder, Progress
-from app.jobs.gate import check_trainable
+from app.jobs.gate import check_submission
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import SearchDocument
 
@@ -43,7 +43,14 @@ _HEARTBEAT_SECONDS = 15.0
             **answer("Queued.", queued=QUEUED)[200],
             "headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}},
         },
-        **problems("dataset_not_found", "invalid_dataset", "validation_failed", "payload_too_large", "storage_failed"),
+        **problems(
+            "dataset_not_found",
+            "invalid_dataset",
+            "invalid_spec",
+            "validation_failed",
+            "payload_too_large",
+            "storage_failed",
+        ),
     },
 )
 @requires("train")
@@ -61,7 +68,8 @@ async def submit(
             f"The promotion policy {spec.promotion!r} may change which version is served, which needs a key with the "
             "scope admin. Allowed with this key: 'manual'."
         )
-    check_trainable(await asyncio.to_thread(services.datasets.report, spec.dataset))
+    report = await asyncio.to_thread(services.datasets.report, spec.dataset)
+    await asyncio.to_thread(check_submission, spec, report, services.settings.workspace)
     job = await asyncio.to_thread(services.jobs.submit, spec)
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return await asyncio.to_thread(services.jobs.document, job.id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from app.commands.datasets import add_local
 from app.commands.environment import open_datasets
 from app.jobs.document import JobDocument, JobList
-from app.jobs.gate import check_trainable
+from app.jobs.gate import check_submission
 from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import SearchDocument
@@ -109,10 +109,11 @@ class Local:
         """Queue in the workspace, and begin to work on what is queued there.
 
         Raises:
-            DatasetNotFound, InvalidDataset: no training can come of it; nothing is queued.
+            DatasetNotFound, InvalidDataset, InvalidSpec: no training can come of it; nothing is queued.
             StorageFailed.
         """
-        check_trainable(open_datasets(self._settings).report(spec.dataset))
+        report = open_datasets(self._settings).report(spec.dataset)
+        check_submission(spec, report, self._settings.workspace)
         job = self._jobs.submit(spec)
         self._running.enter_context(self._supervisor.running())
         return JobDocument.of(job)

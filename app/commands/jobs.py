@@ -127,6 +127,9 @@ def trials(job: str, local: bool, server: str | None, key: str | None) -> None:
     if searched.remark:
         click.echo(searched.remark)
     for trial in searched.trials:
+        if trial.placement and trial.state == "queued":
+            at = trial.placement
+            click.echo(f"Trial {trial.number} waits at {at.scheduler} for {at.asked_for}, as {at.submission}.")
         if trial.reason:
             click.echo(f"Trial {trial.number} failed: {trial.reason}", err=True)
 

@@ -73,7 +73,9 @@ class Progress(BaseModel):
         None, description="Steps done of the epoch that runs; set on the lines of checkpoints amid an epoch."
     )
     steps: int | None = Field(None, description="Steps of an epoch.")
-    trial: int | None = Field(None, description="Trials of the search that have ended; set when one has.")
+    trial: int | None = Field(
+        None, description="Trials of the search that have ended; set when one has, and once an attempt if one gets on."
+    )
     trials: int | None = Field(None, description="Trials that there are at most, where that is known.")
     loss: float | None = None
     accuracy: float | None = None
@@ -145,6 +147,10 @@ class JobFolder:
         """Only for the executor, before it sends a trainer away."""
         self.write_text("placement.json", placement.model_dump_json(indent=2))
 
+    def forget_placement(self) -> None:
+        """Only for the executor, when it has started a trainer where it is itself."""
+        (self.path / "placement.json").unlink(missing_ok=True)
+
     def placement(self) -> Placement | None:
         try:
             return Placement.model_validate_json((self.path / "placement.json").read_bytes())
@@ -185,6 +191,10 @@ class JobFolder:
             with suppress(ValidationError):
                 numbered.append((at, Progress.model_validate_json(line)))
         return numbered
+
+    def checkpoints(self) -> list[Progress]:
+        """The lines that tell of a checkpoint: after an epoch, or amid one."""
+        return [line for line in self.progress() if (line.epoch, line.step) != (None, None)]
 
     @property
     def export_begun(self) -> bool:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
+WEIGHTS = "weights"
+"""Folder of the workspace with the files that networks can start from."""
+
 Activation = Literal["relu", "leaky_relu", "elu"]
 Pooling = Literal["max", "average"]
 

@@ -7,7 +7,6 @@ it is put into the spec and validated as if it had been asked for.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import UnionType
@@ -21,7 +20,8 @@ _STRICT = ConfigDict(frozen=True, extra="forbid")
 Values = dict[str, JsonValue]
 """What a trial tries: a value for each path of the space."""
 
-Finite = Annotated[int | float, Field(allow_inf_nan=False)]
+# Whole numbers are not looked at as floats: those with hundreds of digits have none.
+Finite = int | Annotated[float, Field(allow_inf_nan=False)]
 
 # What a search may change: how the network is built, fed and trained. The rest says which data there are, which of
 # them judge, and what becomes of the result; trials that differed in that could not be compared.
@@ -54,6 +54,13 @@ _MOST_VALUES = 200
 _MOST_TRIALS = 1000
 _LARGEST_GRID = 100_000
 
+# Bounds of a range's numbers, wide of all that a field may have: beyond them arithmetic gives out. So it does where a
+# range has more values than can be counted through.
+_LARGEST, _SMALLEST = 10**9, 1e-12
+_MOST_POINTS = 1_000_000
+# Above it a grid is not counted exactly.
+_COUNTED = 10**12
+
 
 class Range(BaseModel):
     """Numbers between two ends, both of which are in it."""
@@ -69,14 +76,20 @@ class Range(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Range:
+        if max(abs(self.low), abs(self.high), self.step or 0) > _LARGEST:
+            raise ValueError(f"low, high and step must be between -{_LARGEST:,} and {_LARGEST:,}")
         if self.low >= self.high:
             raise ValueError("low must be less than high")
+        if self.high - self.low < _SMALLEST:
+            raise ValueError(f"low and high must be {_SMALLEST:g} apart, or more")
         if self.log and self.low <= 0:
             raise ValueError("log needs a low above 0")
+        if self.log and self.low < _SMALLEST:
+            raise ValueError(f"log needs a low of {_SMALLEST:g} or more")
         if self.log and self.step is not None:
             raise ValueError("log and step do not go together: give one of them, or a list of values")
-        if self.step is not None and not math.isfinite((self.high - self.low) / self.step):
-            raise ValueError("step is too small")
+        if self.step is not None and self.high - self.low > _MOST_POINTS * self.step:
+            raise ValueError(f"step is too small: a range with one has at most {_MOST_POINTS:,} values")
         return self
 
     def points(self, step: float) -> int:
@@ -133,7 +146,9 @@ class Search(BaseModel):
         description="Stop a trial that is worse than half of the complete ones were after as many epochs, once there "
         "are four.",
     )
-    parallel: int = Field(1, ge=1, le=64, description="Trials at a time; they share the processor's threads.")
+    parallel: int = Field(
+        1, ge=1, le=64, description="Trials at a time; without Ray they share the processor's threads."
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> Search:
@@ -267,8 +282,9 @@ def _check_grid(search: Search, whole: Mapping[str, bool]) -> None:
         size *= tried.points(tried.step or 1)
     most = _MOST_TRIALS if search.trials is None and search.minutes is None else _LARGEST_GRID
     if size > most:
+        counted = f"{size:,}" if size <= _COUNTED else f"more than {_COUNTED:,}"
         raise ValueError(
-            f"the grid has {size:,} combinations, and {most:,} are allowed"
+            f"the grid has {counted} combinations, and {most:,} are allowed"
             + ("; more with a budget of trials or minutes" if most == _MOST_TRIALS else "")
         )
 

@@ -251,7 +251,9 @@ def _outcome(job: JobFolder, state: JobState) -> str:
 
 
 def _fruitless_attempts(job: JobFolder, state: JobState) -> int:
-    """Attempts in a row, up to the last, that came to no checkpoint, be it after an epoch or amid one, nor to a trial.
+    """Attempts in a row, up to the last, that came to no checkpoint, be it after an epoch or amid one.
+
+    In a search that is one of a trial; the line that tells of it, or of the trial's end, has `trial`.
 
     Restarts of a machine interrupt a long training more often than any small number; as
     long as it gets further in between, it is not at fault.

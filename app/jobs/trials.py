@@ -3,7 +3,7 @@
 trials/0003/        a job's folder (`app.jobs.folder`), whose spec is what the trial trains
   trial.json        its number, and the values that it tries
   score.json        what it came to, once it is complete
-  cancel            why it is to stop; it also stops where the job is asked to
+  cancel            why it is to stop; it also stops where the job is asked to, or has ended
 search.json         beside `trials`: how long the search has run, and in the end the best trial
 
 Whoever runs the search writes trial.json and search.json, the trial's own process the rest.
@@ -17,7 +17,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.jobs.document import epoch_history, readable
-from app.jobs.folder import JobFolder, JobState, State, now
+from app.jobs.folder import FINAL, JobFolder, JobState, Placement, State, now
 from app.jobs.search import Search, Values
 from app.jobs.spec import TrainingSpec
 
@@ -108,7 +108,10 @@ class TrialFolder(JobFolder):
 
     @property
     def cancel_requested(self) -> bool:
-        return (self.path / "cancel").exists() or self.job.cancel_requested
+        if (self.path / "cancel").exists() or self.job.cancel_requested:
+            return True
+        # Nobody waits for a trial of a job that has ended, as one does whose trainer died too often.
+        return self.job.state().state in FINAL
 
     def stop(self, why: StopReason) -> None:
         """Ask it to end: it is worse than others (`pruned`), or there is no time for it (`stopped`)."""
@@ -150,6 +153,11 @@ class TrialDocument(BaseModel):
     parameters: int | None = Field(None, description="Numbers that its network has.")
     seconds: float | None = Field(None, description="From its beginning to its end.")
     reason: str | None = Field(None, description="Why it failed.")
+    placement: Placement | None = Field(
+        None,
+        description="Where it was sent, until it ends; while it is queued it waits there. Null: it is where the job "
+        "is.",
+    )
     curve: list[TrialEpoch] = Field(default_factory=list)
 
     @classmethod
@@ -182,6 +190,7 @@ class TrialDocument(BaseModel):
             if state.started_at and state.finished_at
             else None,
             reason=state.reason if state.state == "failed" else None,
+            placement=readable(trial, "placement.json", trial.placement) if state.state not in FINAL else None,
             curve=curve,
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from app.errors import TrainingFailed
+from app.jobs.input_size import too_small
 from app.jobs.networks import Activation, Architecture, Pooling, Pretrained, ResNetSmall, SimpleCNN
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
 from app.training.normalization import Normalization
@@ -39,6 +40,8 @@ def build(
     Raises:
         TrainingFailed: the network pools the images away, or is made for larger ones.
     """
+    if reason := too_small(architecture, height=preprocessing.height, width=preprocessing.width):
+        raise TrainingFailed(reason)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if mixed_precision else "float32")
     image = keras.Input(preprocessing.shape, name="image", dtype="float32")
@@ -48,11 +51,11 @@ def build(
         case ResNetSmall():
             x = _resnet_small(_scaled(image, normalization), architecture)
         case Pretrained(weights=None):
-            x = add_base(_scaled(image, normalization), architecture, preprocessing)
+            x = add_base(_scaled(image, normalization), architecture)
         case Pretrained():
             # Weights from elsewhere know three channels, and one scaling.
             x = layers.Concatenate()([image] * 3) if preprocessing.channels == 1 else image
-            x = add_base(_scaled(x, scaling(architecture)), architecture, preprocessing)
+            x = add_base(_scaled(x, scaling(architecture)), architecture)
     # Logits and softmax stay in float32: bfloat16 has three digits.
     logits = layers.Dense(classes, name="logits", dtype="float32")(x)
     if isinstance(architecture, ResNetSmall):
@@ -93,7 +96,7 @@ def _scaled(x: Tensor, normalization: Normalization) -> Tensor:
 
 
 def _simple_cnn(x: Tensor, spec: SimpleCNN) -> Tensor:
-    for stage, filters in enumerate(spec.filters, 1):
+    for filters in spec.filters:
         entry = x
         for number in range(spec.convolutions):
             if number:
@@ -106,11 +109,6 @@ def _simple_cnn(x: Tensor, spec: SimpleCNN) -> Tensor:
                 entry = layers.Conv2D(filters, 1, use_bias=False)(entry)
             x = layers.Add()([entry, x])
         x = _activation(spec.activation)(x)
-        if min(x.shape[1], x.shape[2]) < spec.pool_size:
-            raise TrainingFailed(
-                f"Stage {stage} of {len(spec.filters)} would pool {x.shape[1]} x {x.shape[2]} pixels by "
-                f"{spec.pool_size}: use fewer stages, a smaller pool_size or larger images."
-            )
         x = _pool(spec.pooling, spec.pool_size)(x)
     return _head(layers.Flatten()(x), spec)
 
@@ -121,12 +119,7 @@ def _resnet_small(x: Tensor, spec: ResNetSmall) -> Tensor:
     After D. Page, "How to train your ResNet" (2018), and K. Jordan, "94% on CIFAR-10 in 3.29 seconds" (2024).
     """
     x = _activation(spec.activation)(add_whitening(x)) if spec.whitening else _convolution(x, spec.stem, spec)
-    for stage, filters in enumerate(spec.filters, 1):
-        if min(x.shape[1], x.shape[2]) < 2:
-            raise TrainingFailed(
-                f"Stage {stage} of {len(spec.filters)} has {x.shape[1]} x {x.shape[2]} pixels left to pool: "
-                "use fewer stages or larger images."
-            )
+    for filters in spec.filters:
         x = _convolution(x, filters, spec, pool=True)
         for _ in range(spec.blocks):
             y = _convolution(x, filters, spec)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from app.preprocessing import UInt8Array
+from app.preprocessing import Preprocessing, UInt8Array
 from app.training.dataset import TrainingData
 from app.training.sources import Targets
 from app.training.splits import Indices
@@ -89,7 +90,12 @@ class Batches:
 def in_pieces(data: TrainingData, positions: Indices, at_least: int = 1) -> Iterator[tuple[UInt8Array, Targets]]:
     """Images and targets at `positions`, in pieces that are no burden on the memory; of `at_least` images."""
     images: UInt8Array = np.asarray(data.images)
-    size = max(at_least, min(_ANSWERED, _ANSWERED_BYTES // (4 * images[0].nbytes)), 1)
+    size = max(at_least, answered_at_once(data.preprocessing))
     for start in range(0, len(positions), size):
         chosen = positions[start : start + size]
         yield images[chosen], data.targets[chosen]
+
+
+def answered_at_once(preprocessing: Preprocessing) -> int:
+    """How many images of that size a network may be given at once: what it computes of them takes memory too."""
+    return max(1, min(_ANSWERED, _ANSWERED_BYTES // (4 * math.prod(preprocessing.shape))))

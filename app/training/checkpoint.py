@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 Arrays = list[npt.NDArray[Any]]
 
-# Of what is in the files. Those of another format are passed over.
+# Of what is in the files. Those of another format are removed.
 _FORMAT = 2
 _GENERATIONS = 2
 _GROUPS = ("variables", "optimizer", "average", "best", "sums")
@@ -101,9 +101,10 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
-        """The last whole checkpoint, or None where there is none; those that are torn are removed, and `say` hears it.
+        """The last whole checkpoint, or None where there is none.
 
-        A torn file is what a machine that lost its power may leave, whatever the order in which things were written.
+        Those that are torn or of another format are removed, and `say` hears it. A torn file is what a machine that
+        lost its power may leave, whatever the order in which things were written.
         """
         for path in reversed(_files(folder)):
             with path.open("rb") as file:
@@ -111,11 +112,18 @@ class Checkpoint:
                     state = cls._read(file)
                     if state is not None:
                         return state
-                    say(f"the checkpoint {path.name} is of another release")
-                    continue
-            say(f"the checkpoint {path.name} is damaged; going on from the one before it")
+                    say(f"the checkpoint {path.name} is of another release, and removed")
+                else:
+                    say(f"the checkpoint {path.name} is damaged; going on from the one before it")
+            # Also because what is saved next may have a lower number, and would be taken for the older one.
             path.unlink(missing_ok=True)
         return None
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove all checkpoints, before a run that begins anew: theirs are of higher numbers than its own."""
+        for path in _files(folder):
+            path.unlink(missing_ok=True)
 
     @classmethod
     def _read(cls, file: Any) -> Checkpoint | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from app.errors import InvalidImage, TrainingFailed
+from app.jobs.input_size import choose_size
 from app.jobs.spec import PreprocessingSpec, TrainingSpec
 from app.preprocessing import MAX_PIXELS, Preprocessing, UInt8Array, to_array
 from app.store.datasets import Datasets
@@ -20,10 +21,6 @@ from app.training.decoded import DecodedImages
 from app.training.reporter import Reporter
 from app.training.sources import Source, Targets, open_source
 from app.training.splits import Indices, Split, split
-
-# Sizes that the default preprocessing chooses between, in pixels: no smaller than what two
-# poolings can work with, no larger than what trains in reasonable time on processors.
-_SMALLEST, _SMALL, _LARGE = 28, 64, 96
 
 # Bytes of images that are decoded at a time.
 _CHUNK_BYTES = 16 * 2**20
@@ -117,10 +114,8 @@ def prepare(
 
 def choose_preprocessing(chosen: PreprocessingSpec, source: Source) -> Preprocessing:
     """Fill in what `chosen` leaves open from the images' own sizes and colours."""
-    width = chosen.width or _default_side([width for width, _ in source.sizes])
-    height = chosen.height or _default_side([height for _, height in source.sizes])
-    if chosen.width is None and chosen.height is None and max(width, height) >= _SMALL:
-        width = height = max(width, height)
+    widths, heights = zip(*source.sizes, strict=True)
+    height, width = choose_size(chosen, width=statistics.median(widths), height=statistics.median(heights))
     color = chosen.color or ("grayscale" if source.grayscale else "rgb")
     return Preprocessing(height=height, width=width, color=color, resample=chosen.resample, fit=chosen.fit)
 
@@ -158,8 +153,3 @@ def decoded_parts(
 def _chunk(preprocessing: Preprocessing) -> int:
     """Images that take some MiB together."""
     return max(1, _CHUNK_BYTES // int(np.prod(preprocessing.shape)))
-
-
-def _default_side(sides: list[int]) -> int:
-    median = round(statistics.median(sides))
-    return max(_SMALLEST, median) if median <= _SMALL else _LARGE

@@ -6,6 +6,9 @@
 
 The key is a digest of all that the pixels depend on: the images, the preprocessing, and the code and the libraries
 that decode. Nothing in the folder is worth keeping: it can be removed while no job runs.
+
+Locks are never removed by themselves: who had just opened one would then hold another than those who come later. They
+are empty, and no more than there were datasets with a preprocessing.
 """
 
 from __future__ import annotations

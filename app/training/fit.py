@@ -109,12 +109,13 @@ def fit(
 
 
 def _resumable(checkpoints: Path, model: keras.Model, threads: int | None, reporter: Reporter) -> Checkpoint | None:
-    """The last checkpoint, if it is one of this network."""
+    """The last checkpoint, if it is one of this network; those of another one are removed."""
     state = Checkpoint.load(checkpoints, reporter.say)
     if state is None:
         return None
     if [tuple(variable.shape) for variable in model.variables] != [values.shape for values in state.variables]:
         reporter.say("the checkpoint is of a network that this release builds differently: beginning anew")
+        Checkpoint.remove(checkpoints)
         return None
     reporter.phase(
         "fit", f"resuming after epoch {len(state.history)}" + (f" and {state.step:,} steps" if state.step else "")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from keras import ops
 
 from app.errors import TrainingFailed
+from app.jobs.gate import unknown_class
 from app.jobs.networks import Pretrained
 from app.preprocessing import Float32Array
 from app.training.phases import Phase
@@ -89,10 +90,6 @@ def _class_weights(asked: str | dict[str, float], labels: list[str], counts: npt
     if isinstance(asked, str):
         # Each class counts the same, and the mean over all images is 1; one without images counts nothing.
         return np.where(counts > 0, counts.sum() / (len(labels) * np.maximum(counts, 1)), 0).astype(np.float32)
-    unknown = sorted(set(asked) - set(labels))
-    if unknown:
-        raise TrainingFailed(
-            f"class_weights names {unknown[0]!r}, which is no class of the dataset. Its classes: "
-            f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}."
-        )
+    if reason := unknown_class(asked, labels):
+        raise TrainingFailed(reason)
     return np.array([asked.get(label, 1.0) for label in labels], np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from app.jobs.folder import CHECKPOINT, JobFolder, JobResult
+from app.jobs.networks import WEIGHTS
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import SearchDocument
 from app.settings import Settings
@@ -51,7 +52,7 @@ def train(job: JobFolder, spec: TrainingSpec, settings: Settings, reporter: Repo
             data,
             job.path / CHECKPOINT,
             reporter,
-            weights_folder=settings.workspace / "weights",
+            weights_folder=settings.workspace / WEIGHTS,
             threads=threads,
             afterwards=afterwards,
         )

@@ -19,13 +19,13 @@ from app.openvino_import import import_openvino
 from app.preprocessing import Float32Array, UInt8Array
 from app.store.manifest import INT8_TOLERANCE, LowerPrecision, PrecisionCheck
 from app.store.registry import Registry
+from app.training.batches import in_pieces
 from app.training.dataset import TrainingData
 from app.training.evaluate import Evaluation
 from app.training.export import export, golden_rows
 from app.training.quantization import Int8Network, quantize
 from app.training.reporter import Cancelled, Reporter
 
-_BATCH = 64
 # Images that tell the ranges of int8: more of them changed nothing (docs/performance.md).
 _CALIBRATION = 300
 # The speed: in turns, so that both have the same share of a busy machine, and the shortest call of each.
@@ -64,6 +64,8 @@ def check_precisions(
 
     Raises:
         Cancelled: the job was asked to stop.
+        StorageFailed: the disk is full.
+        OSError, MemoryError: the system refused something else.
     """
     checks: dict[str, PrecisionCheck] = {}
     int8 = None
@@ -73,7 +75,8 @@ def check_precisions(
         for precision in spec.precisions:
             try:
                 answers, rates, network = engine.measure(precision)
-            except Cancelled:
+            # A full disk and want of memory are the job's, and have advice of their own.
+            except (Cancelled, OSError, MemoryError):
                 raise
             except Unmeasurable as reason:
                 reporter.say(f"{precision} is not measured: {reason}")
@@ -167,8 +170,8 @@ class _Engine:
             lower = self._compiled(network.write(self._scratch), "f32")
         rates = self._rates(lower, self._full)
         answers = []
-        for start in range(0, len(self._data.test), _BATCH):
-            answers.append(lower(self._data.images[self._data.test[start : start + _BATCH]]))
+        for images, _ in in_pieces(self._data, self._data.test):
+            answers.append(lower(images))
             self._reporter.check_cancelled()
         return np.concatenate(answers), rates, network
 
@@ -182,7 +185,7 @@ class _Engine:
         random = np.random.default_rng(0)
         chosen = np.sort(random.permutation(data.train)[:_CALIBRATION])
         graph = self._core.read_model(self._scratch)
-        network = quantize(graph, data.images[chosen], self._scratch, self._reporter.check_cancelled)
+        network = quantize(graph, data.images, chosen, self._scratch, self._reporter.check_cancelled)
         if network is None:
             raise Unmeasurable("the network has no layer between its first and its last, which stay as they are")
         return network

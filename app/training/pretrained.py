@@ -9,13 +9,11 @@ import keras
 from keras import layers
 
 from app.errors import TrainingFailed
+from app.jobs.gate import missing_weights
 from app.jobs.networks import Pretrained
-from app.preprocessing import Preprocessing
 from app.training.normalization import Normalization
 
 Tensor = Any
-
-_LEAST_SIDE = 32
 
 # Of a network that starts from scratch: its own momentum (0.99 or 0.999) would take more steps than a small data set
 # has to make the averages of batch normalisation forget where they began.
@@ -35,17 +33,8 @@ def scaling(spec: Pretrained) -> Normalization:
             return _IMAGENET
 
 
-def add_base(x: Tensor, spec: Pretrained, preprocessing: Preprocessing) -> Tensor:
-    """Features float [n, filters] of scaled images [n, height, width, channels].
-
-    Raises:
-        TrainingFailed: the images are smaller than the network can halve.
-    """
-    if min(preprocessing.height, preprocessing.width) < _LEAST_SIDE:
-        raise TrainingFailed(
-            f"{spec.name} needs images of at least {_LEAST_SIDE} x {_LEAST_SIDE} pixels, these are "
-            f"{preprocessing.width} x {preprocessing.height}: set preprocessing.height and preprocessing.width."
-        )
+def add_base(x: Tensor, spec: Pretrained) -> Tensor:
+    """Features float [n, filters] of scaled images [n, height, width, channels]."""
     base = _base(spec, tuple(x.shape[1:]))
     if spec.weights is None:
         for layer in base.layers:
@@ -70,15 +59,10 @@ def load_weights(network: keras.Model, spec: Pretrained, folder: Path) -> None:
         TrainingFailed: there is no such file, or it is not one of this network.
     """
     assert spec.weights is not None
-    path = folder / spec.weights
-    if not path.is_file():
-        there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-        known = f"There are: {', '.join(there[:10])}" if there else "That folder has no files"
-        raise TrainingFailed(
-            f"There is no weights file {spec.weights!r} in the folder 'weights' of the workspace. {known}."
-        )
+    if reason := missing_weights(spec, folder):
+        raise TrainingFailed(reason)
     try:
-        base_of(network).load_weights(path)
+        base_of(network).load_weights(folder / spec.weights)
     # Keras and h5py raise whatever a strange file runs them into.
     except Exception as error:
         lines = str(error).strip().splitlines()

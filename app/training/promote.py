@@ -12,12 +12,11 @@ from app.jobs.spec import TrainingSpec
 from app.preprocessing import Float32Array, scale, to_array
 from app.store.manifest import Manifest, Promotion, PromotionDecision
 from app.store.registry import Registry
+from app.training.batches import answered_at_once
 from app.training.comparison import Right, Rule, compare, explain
 from app.training.dataset import TrainingData
 from app.training.membership import among, read_trained_on
 from app.training.splits import Indices
-
-_BATCH = 256
 
 # Fewer images that both versions are strangers to are no comparison.
 _LEAST = 10
@@ -151,11 +150,12 @@ def _right(
     served = tf.saved_model.load(str(registry.folder(model, version))).signatures["serving_default"]
     targets = np.array([manifest.labels.index(data.labels[target]) for target in data.targets[positions]])
     right = np.empty(len(positions), bool)
-    for start in range(0, len(positions), _BATCH):
-        chosen = positions[start : start + _BATCH]
+    size = answered_at_once(manifest.preprocessing)
+    for start in range(0, len(positions), size):
+        chosen = positions[start : start + size]
         encoded = [data.source.read(int(number)) for number in chosen]
         images = np.stack([to_array(image, manifest.preprocessing, max_pixels=max_pixels) for image in encoded])
         inputs = scale(images, manifest.preprocessing).astype(manifest.input.dtype)
         outputs: Float32Array = served(**{manifest.input.name: tf.constant(inputs)})[manifest.output.name].numpy()
-        right[start : start + _BATCH] = outputs.argmax(axis=1) == targets[start : start + _BATCH]
+        right[start : start + size] = outputs.argmax(axis=1) == targets[start : start + size]
     return right

@@ -11,11 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import rich
 
 from app.openvino_import import import_openvino
 from app.preprocessing import UInt8Array
 from app.store.manifest import INT8
+from app.training.splits import Indices
 
 # Layers with weights, by OpenVINO's names.
 _LAYERS = frozenset({"Convolution", "GroupConvolution", "MatMul"})
@@ -38,7 +40,9 @@ class Int8Network:
         return path
 
 
-def quantize(model: Any, images: UInt8Array, scratch: Path, check: Callable[[], None]) -> Int8Network | None:
+def quantize(
+    model: Any, images: UInt8Array, positions: Indices, scratch: Path, check: Callable[[], None]
+) -> Int8Network | None:
     """Quantize a graph, with NNCF.
 
     The first layer, and what comes from the last one on, stay in float32: they cost most of the accuracy and little of
@@ -46,7 +50,8 @@ def quantize(model: Any, images: UInt8Array, scratch: Path, check: Callable[[], 
 
     Args:
         model: an `openvino.Model` with one input, uint8 [n, height, width, channels].
-        images: what it is calibrated on, uint8 [n, height, width, channels].
+        images: uint8 [n, height, width, channels]; may be a mapped file, of which one is read at a time.
+        positions: which of them it is calibrated on.
         scratch: a folder for files on the way.
         check: called before each of the images; what it raises ends the work.
 
@@ -54,19 +59,20 @@ def quantize(model: Any, images: UInt8Array, scratch: Path, check: Callable[[], 
         None if there is nothing between the first layer and the last.
     """
     ov, nncf = import_openvino(), import_nncf()
+    pixels: UInt8Array = np.asarray(images)
 
     def one(position: int) -> UInt8Array:
         check()
-        return images[position : position + 1]
+        return pixels[position : position + 1]
 
     nncf.set_log_level(logging.ERROR)
     with _no_progress_bars():
         quantized = nncf.quantize(
             model,
-            nncf.Dataset(range(len(images)), one),
+            nncf.Dataset(positions.tolist(), one),
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
-            subset_size=len(images),
+            subset_size=len(positions),
             ignored_scope=nncf.IgnoredScope(names=_ends(model), validate=False),
         )
     if not any(operation.get_type_name() == _QUANTIZED for operation in quantized.get_ops()):

@@ -103,13 +103,21 @@ def _auto_contrast(images: Tensor, _strength: Tensor) -> Tensor:
 
 
 def _equalize(images: Tensor, _strength: Tensor) -> Tensor:
-    """Each channel's levels spread so that all are about equally frequent."""
+    """Each channel's levels spread so that all are about equally frequent; the darkest becomes 0, the brightest 255.
+
+    A channel of one level stays as it is.
+    """
     _, height, width, channels = images.shape
     levels = tf.cast(tf.round(images), tf.int32)
     flat = tf.reshape(tf.transpose(levels, (0, 3, 1, 2)), (-1, height * width))
-    counts = tf.math.bincount(flat, minlength=256, maxlength=256, axis=-1)
-    below = tf.cast(tf.cumsum(counts, axis=1), tf.float32)
-    spread = tf.gather(below * (255 / (height * width)), flat, batch_dims=1)
+    # On graphics cards its kernel adds up in any order, and refuses where results must be the same each time.
+    with tf.device("/CPU:0"):
+        counts = tf.math.bincount(flat, minlength=256, maxlength=256, axis=-1)
+    # A level goes where the share of darker pixels is: with its own, a black background would become nearly white.
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    most = tf.reduce_max(tf.where(counts > 0, below, 0), axis=1, keepdims=True)
+    table = tf.cast(below, tf.float32) * (255 / tf.cast(tf.maximum(most, 1), tf.float32))
+    spread = tf.where(most > 0, _clip(tf.gather(table, flat, batch_dims=1)), tf.cast(flat, tf.float32))
     return tf.transpose(tf.reshape(spread, (-1, channels, height, width)), (0, 2, 3, 1))
 
 

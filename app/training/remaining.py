@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.training.phases import Phase
+
 # Epochs that the pace is the median of: a machine's load changes, and an old pace says little.
 _RECENT = 5
+
+# A step that learns all of a network, in those of a step for which its base is frozen, and so only answers: going back
+# through it takes twice as long as going forward. Only until it was measured.
+_THAWED = 3.0
 
 # Answering an image without learning from it, as a share of a step's time for it; only until it was measured.
 _ANSWER = 0.3
@@ -28,12 +35,15 @@ class Shares:
 class TimeLeft:
     """The time until all epochs are done, learnt as they pass. Seconds everywhere."""
 
-    def __init__(self, epochs: int, shares: Shares, earlier: Sequence[float] = ()) -> None:
-        """`earlier`: durations of epochs that an earlier attempt did."""
-        self._epochs = epochs
+    def __init__(self, phases: Sequence[Phase], shares: Shares, earlier: Sequence[float] = ()) -> None:
+        """`phases`: all epochs there are. `earlier`: durations of epochs that an earlier attempt did."""
+        self._phases = phases
         self._shares = shares
+        # Of which phase the pace is known, and which one runs: the same, once that was measured.
+        self._known = self._running = next((phase for phase in phases if len(earlier) <= phase.last), phases[-1])
         # The first epoch of a process takes longer by what is traced and compiled in it; later ones tell the pace.
-        self._full = list(earlier[1:] or earlier)
+        durations = earlier[self._known.first - 1 :]
+        self._full = list(durations[1:] or durations)
         self._measured = 0
         self._step_seconds = 0.0
         self._steps = 0.0
@@ -53,6 +63,7 @@ class TimeLeft:
 
     def steps_done(self, steps: int, seconds: float) -> None:
         """So many steps took so long. Leave out those that were traced in that time."""
+        self._leave_the_phase_before()
         # Of the running epoch mostly: what came long before counts less and less.
         if self._steps >= self._shares.steps:
             self._steps, self._step_seconds = self._steps / 2, self._step_seconds / 2
@@ -66,6 +77,7 @@ class TimeLeft:
 
     def epoch_done(self, seconds: float, start: float) -> None:
         """An epoch took so long, of which `start` was spent on what only a process's first epoch does."""
+        self._leave_the_phase_before()
         # What an earlier attempt measured was perhaps on another machine. And the first epoch of a process is slow in
         # other ways too: it tells the pace only until there is another.
         if self._measured < 2:
@@ -73,22 +85,32 @@ class TimeLeft:
         self._measured += 1
         self._full.append(max(0.0, seconds - start))
 
-    def begin_anew(self) -> None:
-        """What comes now has another pace than what was."""
-        self._full, self._measured = [], 0
-        self._steps, self._step_seconds = 0.0, 0.0
+    def begin(self, phase: Phase) -> None:
+        """What comes now has another pace than what was; until it is measured, that one tells."""
+        self._running = phase
 
     def left(self, done: int, step: int = 0) -> float:
         """The time that the epochs after `done` will take, of the first of which `step` steps are done."""
-        if done >= self._epochs:
-            return 0.0
         shares = self._shares
         answers = shares.validation * self.seconds_per_answer
         steps = shares.steps * self.seconds_per_step
         epoch = statistics.median(self._full[-_RECENT:]) if self._full else steps + answers
         # The share of an epoch that goes into steps; the rest comes after the last of them.
         of_steps = steps / (steps + answers) if steps + answers else 1.0
-        return epoch * (self._epochs - done - of_steps * step / shares.steps)
+        left = 0.0
+        for phase in self._phases:
+            slower = _THAWED if self._known.frozen and not phase.frozen else 1.0
+            learning, answering = epoch * of_steps * slower, epoch * (1 - of_steps)
+            left += (learning + answering) * max(0, phase.last - max(done, phase.first - 1))
+            if phase.first <= done + 1 <= phase.last:
+                left -= learning * step / shares.steps
+        return left
+
+    def _leave_the_phase_before(self) -> None:
+        if self._known != self._running:
+            self._known = self._running
+            self._full, self._measured = [], 0
+            self._steps, self._step_seconds = 0.0, 0.0
 
 
 def answers_afterwards(*, validation: int, test: int, precisions: int, mirrored: bool) -> int:
@@ -125,10 +147,14 @@ class Afterwards:
         """It took so long, with so many answers."""
         constant = max(0.0, seconds - answers * seconds_per_answer)
         constants = [*self._constants(), round(constant, 2)][-self._KEPT :]
+        # Several jobs may end at a time.
+        aside = self._path.with_suffix(f".{os.getpid()}.new")
         with suppress(OSError):
-            aside = self._path.with_suffix(".new")
-            aside.write_text(json.dumps(constants), encoding="utf-8")
-            aside.replace(self._path)
+            try:
+                aside.write_text(json.dumps(constants), encoding="utf-8")
+                aside.replace(self._path)
+            except OSError:
+                aside.unlink(missing_ok=True)
 
     def _constants(self) -> list[float]:
         try:

@@ -12,7 +12,7 @@ from app.training.batches import Batches, Chunk, in_pieces
 from app.training.checkpoint import Arrays, Checkpoint, Epoch
 from app.training.dataset import TrainingData
 from app.training.optimization import begin_phase
-from app.training.phases import phase_of
+from app.training.phases import phase_of, phases
 from app.training.recipes import Recipe
 from app.training.remaining import Afterwards, Shares, TimeLeft, answers_afterwards
 from app.training.reporter import Reporter
@@ -58,8 +58,9 @@ class Run:
         self._average = WeightAverage(model, recipe.weight_average)
         self.state = state or Checkpoint([], [], [], best=values_of(model.weights), best_epoch=0)
         shares = Shares(batches.steps, batches.batch_size, len(data.validation))
-        self._clock = TimeLeft(recipe.epochs, shares, [epoch.seconds for epoch in self.state.history])
+        self._clock = TimeLeft(phases(recipe), shares, [epoch.seconds for epoch in self.state.history])
         self._begin_phase()
+        self._clock.begin(self._phase)
         if state is not None:
             self._restore(state)
         self._saved = time.monotonic()
@@ -80,7 +81,7 @@ class Run:
         state, number = self.state, len(self.state.history) + 1
         if number > self._phase.last:
             self._begin_phase()
-            self._clock.begin_anew()
+            self._clock.begin(self._phase)
         begun = time.monotonic() - state.seconds
         tracing = 0.0
         for chunk in self._batches.epoch(number, after=state.step):

@@ -18,6 +18,7 @@ from app.errors import TrainingFailed
 from app.jobs import out_of_memory
 from app.jobs.executors.choice import make_trial_launcher
 from app.jobs.folder import FINAL, JobFolder, now
+from app.jobs.networks import Pretrained
 from app.jobs.search import Search, Values, with_values
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import (
@@ -42,7 +43,7 @@ from app.training.splits import split
 _POLL_SECONDS = 0.3
 _SAVE_SECONDS = 10.0
 
-# A trial that dies so often without an epoch in between has failed.
+# A trial that dies so often without a checkpoint in between has failed.
 _DEATHS = 3
 
 # When so many have failed and none has come to anything, the others would too.
@@ -54,6 +55,9 @@ _GRACE, _KILL_GRACE = 5.0, 3.0
 _LAST_GRACE = 3.0
 
 _LEAST_EPOCHS = 3
+
+# The remark of a search that died between its best and its last word.
+_INTERRUPTED = "Importances were not computed: the trainer was interrupted."
 
 
 class Launcher(Protocol):
@@ -111,8 +115,19 @@ class Plan:
         full = self.full(values)
         if "epochs" in values:
             return full
-        epochs = self.search.epochs or max(_LEAST_EPOCHS, -(-self.epochs(full) // 3))
-        return full.model_copy(update={"epochs": epochs})
+        whole = self.epochs(full)
+        epochs = self.search.epochs or max(_LEAST_EPOCHS, -(-whole // 3))
+        changed: dict[str, object] = {"epochs": epochs}
+        # What is given in epochs keeps its share of them, or a trial had its base frozen to the end.
+        if full.step_epochs is not None:
+            changed["step_epochs"] = max(1, round(full.step_epochs * epochs / whole))
+        network = full.architecture
+        if isinstance(network, Pretrained) and network.frozen_epochs:
+            frozen = max(1, round(network.frozen_epochs * epochs / whole))
+            if network.frozen_epochs < whole:
+                frozen = min(frozen, epochs - 1)
+            changed["architecture"] = network.model_copy(update={"frozen_epochs": frozen})
+        return full.model_copy(update=changed)
 
     def epochs(self, spec: TrainingSpec) -> int:
         """Epochs that `spec` asks for, or that would be chosen."""
@@ -128,7 +143,7 @@ def search(
 ) -> TrainingSpec:
     """What is to be trained in full: the job's spec with the values of its best trial.
 
-    Without a `launcher` the trials run where the settings have jobs run; on this machine they share the `threads`.
+    Without a `launcher` the trials run where the settings have jobs run; on one machine they share the `threads`.
 
     Raises:
         TrainingFailed: no trial came to an end.
@@ -144,7 +159,7 @@ def search(
     preprocessing = choose_preprocessing(spec.preprocessing, source)
     plan = Plan(spec, spec.search, len(train), source.labels, preprocessing)
     if launcher is None:
-        launcher = make_trial_launcher(settings, threads=max(1, threads // spec.search.parallel))
+        launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search)
     return SearchRun(job, plan, launcher, reporter).run()
 
 
@@ -173,8 +188,10 @@ class SearchRun:
         self._ended: dict[int, TrialDocument] = {}
         self._attempt_at_launch: dict[int, int] = {}
         self._due_since: dict[int, float] = {}
+        self._checkpoints: dict[int, int] = {}
         self._exhausted = False
         self._estimated = False
+        self._gets_on = False
         self._begun = time.monotonic()
         self._earlier = read_search(job).seconds
         self._saved = self._begun
@@ -216,6 +233,7 @@ class SearchRun:
         """What a trial looks like now, after doing what is due: launch it, end it, or draw its conclusion."""
         if trial.number in self._ended:
             return self._ended[trial.number]
+        self._tell_progress(trial)
         alive = self._launcher.alive(trial)
         document = TrialDocument.of(trial)
         if alive:
@@ -228,6 +246,22 @@ class SearchRun:
             self._ended[trial.number] = document
             self._tell_end(document)
         return document
+
+    def _tell_progress(self, trial: TrialFolder) -> None:
+        """Say once that a trial has come to a checkpoint in this attempt: whatever ends it, it was not fruitless.
+
+        Told of every checkpoint, the progress of a job would be as long as that of all its trials.
+        """
+        if self._gets_on:
+            return
+        checkpoints = trial.checkpoints()
+        if len(checkpoints) > self._checkpoints.setdefault(trial.number, len(checkpoints)):
+            self._gets_on = True
+            self._reporter.search(
+                f"trial {self._of(trial.number)} gets on: {checkpoints[-1].message}",
+                trial=len(self._ended),
+                remaining_seconds=self._left([*self._ended.values()]),
+            )
 
     def _see_to_end(self, trial: TrialFolder, document: TrialDocument) -> None:
         """A trial that is hopeless or too late is asked to end; one that does not end is made to."""
@@ -261,10 +295,10 @@ class SearchRun:
             if trial.stopped() is not None:
                 trial.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now()}))
                 return
-            fruitful = max((line.attempt for line in trial.progress() if line.phase == "fit" and line.epoch), default=0)
+            fruitful = max((line.attempt for line in trial.checkpoints()), default=0)
             if state.attempt - fruitful >= _DEATHS:
                 reason = (
-                    f"Its process died {_DEATHS} times without an epoch in between. If it was memory: "
+                    f"Its process died {_DEATHS} times without a checkpoint in between. If it was memory: "
                     f"{out_of_memory.advice(trial)}"
                 )
                 trial.write_state(state.model_copy(update={"state": "failed", "finished_at": now(), "reason": reason}))
@@ -348,12 +382,11 @@ class SearchRun:
             raise TrainingFailed(f"None of the {len(trials)} trials of the search came to its end.{why}")
         best = ranked[0]
         chosen = self._plan.full(best.values)
+        found = SearchState(seconds=self._seconds(), best=best.number, remark=_INTERRUPTED, chosen=chosen)
+        # What hours were spent on before what is only for show.
+        self._save(found)
         importances, remark = self._space.importances(trials)
-        self._save(
-            SearchState(
-                seconds=self._seconds(), best=best.number, importances=importances, remark=remark, chosen=chosen
-            )
-        )
+        self._save(found.model_copy(update={"importances": importances, "remark": remark}))
         self._reporter.search(
             f"the best of {len(trials):,} trials is trial {best.number} (validation {self._name} "
             f"{self._figure(best):.4f}), now trained in full: {shown(best.values)}",

@@ -40,6 +40,8 @@ _GRACE = 0.25
 _DRAWS = 10
 _LISTED = 100_000
 
+_LONGEST_REMARK = 300
+
 # Digits of a number from a continuous range: more say nothing, and are hard to read.
 _DIGITS = 4
 
@@ -111,13 +113,17 @@ class Space:
         study = self._study(complete, optuna.samplers.RandomSampler(seed=0))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Normalised here: where no field matters Optuna gives all of them the same share.
-            weights = get_param_importances(
-                study,
-                evaluator=FanovaImportanceEvaluator(seed=0),
-                params=[*self._search.space],
-                normalize=False,
-            )
+            try:
+                # Normalised here: where no field matters Optuna gives all of them the same share.
+                weights = get_param_importances(
+                    study,
+                    evaluator=FanovaImportanceEvaluator(seed=0),
+                    params=[*self._search.space],
+                    normalize=False,
+                )
+            except Exception as error:
+                # Of trials that are nearly equal, for one. These are only for show, and the search has its best.
+                return None, f"Importances could not be computed: {error}"[:_LONGEST_REMARK]
         if not (total := sum(weights.values())):
             return None, "No field made a difference that these trials could show."
         few = f"Of {len(complete)} complete trials, which are few: take it as a hint."

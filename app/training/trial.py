@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from app.cores import available_cores
 from app.jobs.folder import CHECKPOINT
+from app.jobs.networks import WEIGHTS
 from app.jobs.trials import Score, TrialFolder
 from app.settings import Settings
 from app.store.datasets import Datasets
@@ -51,7 +52,7 @@ def _train(trial: TrialFolder, reporter: Reporter) -> Score:
             without_test(data),
             trial.path / CHECKPOINT,
             reporter,
-            weights_folder=settings.workspace / "weights",
+            weights_folder=settings.workspace / WEIGHTS,
             threads=threads,
         )
     kept = fitted.history[fitted.best_epoch - 1]

@@ -115,6 +115,30 @@ async def test_dataset_that_cannot_be_trained_on_is_refused_at_once(
     assert (await api.client.get(JOBS)).json()["jobs"] == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"class_weights": {"eleven": 2}}, "Its classes: 0, 1, 2"),
+        ({"architecture": {"name": "simple_cnn", "filters": [8] * 8}}, "images of 28 x 28 have room for 4"),
+        (
+            {
+                "architecture": {"name": "mobilenet_v2", "weights": "gone.h5"},
+                "preprocessing": {"height": 64, "width": 64},
+            },
+            "That folder has no files",
+        ),
+    ],
+    ids=["class", "stages", "weights"],
+)
+async def test_spec_that_does_not_fit_its_dataset_is_refused_at_once(
+    api: API, problem: Problem, fields: dict[str, object], said: str
+) -> None:
+    """What would fail after the images were decoded is a 422 that says what is allowed; nothing is queued."""
+    response = await api.client.post(JOBS, json={"dataset": "digits", **fields})
+    assert said in problem(response, 422, "invalid_spec")["detail"]
+    assert (await api.client.get(JOBS)).json()["jobs"] == []
+
+
 async def test_two_images_a_class_are_accepted(api: API) -> None:
     """One to train and one to test on: that is the least a job is taken for."""
     files = {f"{label}/{index}.png": gray(10 * index + ord(label)) for label in "ab" for index in range(2)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from app.jobs.folder import JobFolder, JobState
 from app.store.registry import Registry
 from benchmarks import machine
-from benchmarks.trainings import jobs, tables
+from benchmarks.trainings import jobs, memory, tables
 from benchmarks.trainings.results import Memory, Results, Run, Speed
 
 
@@ -36,6 +39,21 @@ def _run(title: str, curve: list[tuple[float, float]]) -> Run:
 
 def _results() -> Results:
     return Results(began=datetime(2026, 1, 2, tzinfo=UTC), machine=machine.describe())
+
+
+def test_what_outlives_a_measurement_is_ended_with_its_control_group(tmp_path: Path) -> None:
+    """And a group that stays all the same hides no failure. Here a folder stands for it."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        group = tmp_path / "group"
+        group.mkdir()
+        procs = group / "cgroup.procs"
+        procs.write_text(f"{process.pid}\n")
+        thread = threading.Thread(target=lambda: (process.wait(), procs.write_text("")))
+        thread.start()
+        memory.end(group)
+        thread.join()
+        assert process.returncode == -signal.SIGKILL
+    memory.end(tmp_path / "none")
 
 
 def test_the_table_tells_of_jobs_speeds_and_memory(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from app.commands.remote import Remote
 from app.commands.train import ARCHITECTURES
 from app.jobs.executors import local_process as real
 from app.jobs.executors.fake import Fake
-from app.jobs.folder import Progress, now
+from app.jobs.folder import Placement, Progress, now
 from app.jobs.jobs import Jobs
 from app.jobs.networks import Architecture, SimpleCNN
 from app.jobs.spec import TrainingSpec
+from app.jobs.trials import TrialFolder
 from tests.commands.conftest import Fovea
 from tests.jobs.conftest import local_process, supervise, wait_for, wait_until
 from tests.server import Server, running
@@ -301,6 +302,15 @@ def test_local_job_that_cannot_work_is_refused_at_once(fovea: Fovea, jobs: Jobs,
 
 
 @pytest.mark.usefixtures("fake")
+def test_local_job_whose_spec_does_not_fit_is_refused_at_once(fovea: Fovea, jobs: Jobs) -> None:
+    """What its dataset cannot be trained with is wrong usage, and says what would do."""
+    refused = fovea("train", "digits", "--local", "--architecture", "mobilenet_v2")
+    assert refused.exit_code == 2
+    assert "needs images of at least 32 x 32 pixels, these are 28 x 28" in refused.stderr
+    assert jobs.list() == []
+
+
+@pytest.mark.usefixtures("fake")
 def test_pictures_that_were_left_out_are_named_before_the_training(fovea: Fovea, pictures: Path) -> None:
     """Whoever trains on a folder is told at once which of its files are not used, and what is odd about it."""
     for number in range(5):
@@ -387,6 +397,10 @@ def test_search_file_is_part_of_the_spec_and_its_trials_are_listed(fovea: Fovea,
     assert listed.exit_code == 0, listed.output
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["TRIAL", "2", "1"]
     assert listed.stdout.splitlines()[0].endswith("LEARNING_RATE")
+    waiting = TrialFolder.create(job, 3, {"learning_rate": 0.1}, job.spec())
+    waiting.write_placement(Placement(scheduler="Ray", submission="x-0003", attempt=1, asked_for="2 cores", at=now()))
+    listed = fovea("jobs", "trials", job.id, "--local")
+    assert listed.stdout.splitlines()[-1] == "Trial 3 waits at Ray for 2 cores, as x-0003."
 
     assert fovea("train", "digits", "--local").exit_code == 0
     assert "searches for nothing" in fovea("jobs", "trials", jobs.list()[0].id, "--local").stderr

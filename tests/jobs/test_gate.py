@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.errors import InvalidDataset
-from app.jobs.gate import check_trainable
+from app.errors import InvalidDataset, InvalidSpec
+from app.jobs.gate import check_submission, check_trainable
+from app.jobs.spec import TrainingSpec
 from app.store.builtin import builtin_reports
 from app.store.dataset_report import DatasetReport
 
@@ -73,3 +75,73 @@ def test_what_cannot_is_refused_with_the_reason(fields: dict[str, Any], said: st
     with pytest.raises(InvalidDataset) as refused:
         check_trainable(report(**fields))
     assert said in str(refused.value)
+
+
+def submission(tmp_path: Path, **fields: Any) -> None:
+    """Ask for a job on images of 28 x 40 pixels, where one file of weights is at hand."""
+    sizes = {side: {"min": median, "median": median, "max": median} for side, median in (("width", 28), ("height", 40))}
+    (tmp_path / "weights").mkdir(exist_ok=True)
+    (tmp_path / "weights" / "there.h5").touch()
+    check_submission(TrainingSpec.model_validate({"dataset": "some", **fields}), report(sizes=sizes), tmp_path)
+
+
+MOBILE: Any = {"name": "mobilenet_v2"}
+LARGE = {"height": 64, "width": 64}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"architecture": {"name": "simple_cnn", "filters": [4] * 4}},
+        {"architecture": {"name": "resnet_small", "filters": [4] * 6}, "preprocessing": LARGE},
+        {"architecture": {**MOBILE, "weights": "there.h5"}, "preprocessing": LARGE},
+        {"class_weights": {"a": 2}},
+        {"class_weights": "balanced"},
+    ],
+)
+def test_a_spec_that_fits_passes(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """As many stages as the image can be halved, a file that is there, a class of the dataset."""
+    submission(tmp_path, **fields)
+    assert (tmp_path / "weights").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"architecture": {"name": "simple_cnn", "filters": [4] * 5}},
+            "asks for 5 stages, each of which pools squares of 2 x 2 pixels: images of 28 x 40 have room for 4",
+        ),
+        (
+            {"architecture": {"name": "simple_cnn", "filters": [4] * 4, "pool_size": 4}, "preprocessing": LARGE},
+            "images of 64 x 64 have room for 3. Either use fewer stages, a smaller pool_size or larger images",
+        ),
+        (
+            {"architecture": {"name": "resnet_small", "filters": [4] * 5}, "preprocessing": {"height": 64}},
+            "images of 28 x 64 have room for 4",
+        ),
+        ({"architecture": MOBILE}, "mobilenet_v2 needs images of at least 32 x 32 pixels, these are 28 x 40"),
+        (
+            {"architecture": {**MOBILE, "weights": "gone.h5"}, "preprocessing": LARGE},
+            "There is no weights file 'gone.h5' in the folder 'weights' of the workspace. There are: there.h5.",
+        ),
+        ({"class_weights": {"c": 2}}, "class_weights names 'c', which is no class of the dataset. Its classes: a, b."),
+    ],
+)
+def test_a_spec_that_would_fail_is_refused_with_what_is_allowed(
+    tmp_path: Path, fields: dict[str, Any], said: str
+) -> None:
+    """Before any image is decoded."""
+    with pytest.raises(InvalidSpec) as refused:
+        submission(tmp_path, **fields)
+    assert said in str(refused.value)
+
+
+def test_what_a_search_decides_is_not_judged_beforehand(tmp_path: Path) -> None:
+    """The network of the spec is not the one that will be trained."""
+    deep = {"name": "simple_cnn", "filters": [4] * 8}
+    search = {"method": "grid", "space": {"architecture.filters": [[4], [8]]}}
+    submission(tmp_path, architecture=deep, search=search)
+    with pytest.raises(InvalidSpec, match="8 stages"):
+        submission(tmp_path, architecture=deep, search={"method": "grid", "space": {"learning_rate": [0.1, 0.2]}})

@@ -97,7 +97,9 @@ def test_trainer_that_cannot_be_launched_fails_its_job(jobs: Jobs) -> None:
     assert "could not be started: No such file or directory" in (job.state().reason or "")
 
 
-@pytest.mark.parametrize("progress", [{"epoch": 1, "epochs": 2}, {"step": 700, "steps": 9000}, {"trial": 2}])
+@pytest.mark.parametrize(
+    "progress", [{"epoch": 1, "epochs": 2}, {"step": 700, "steps": 9000}, {"trial": 2}, {"trial": 0}]
+)
 def test_interruptions_of_a_job_that_gets_on_are_not_held_against_it(jobs: Jobs, progress: dict[str, int]) -> None:
     """A long job whose trainer was killed often, by restarts of the machine, goes on as long as it gets further."""
     job = jobs.submit(SPEC)

@@ -1,10 +1,13 @@
 """Trains on memory maps of growing size, and prints the peak of memory that is not the files'. A program.
 
-Arguments: a job's folder, a scratch folder, and numbers of images; prints a number of bytes for each.
+Arguments: a job's folder, a scratch folder, bytes, and numbers of images; prints a number of bytes for each. From the
+second one on the kernel lets it have no more than those bytes beyond what it has then, which it prints whether it does.
 """
 
 from __future__ import annotations
 
+import mmap
+import resource
 import threading
 from pathlib import Path
 
@@ -37,8 +40,24 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self._done.wait(0.01):
-            line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line)
-            self.bytes = max(self.bytes, 1024 * int(line.split()[1]))
+            self.bytes = max(self.bytes, _status("RssAnon"))
+
+
+def _status(name: str) -> int:
+    """A number of bytes that the kernel counts for this process."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+
+def _limit(room: int) -> bool:
+    """Let this process have so many bytes more, of what is neither a file nor shared; returns whether that holds."""
+    most = _status("VmData") + room
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    try:
+        mmap.mmap(-1, room + 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return True
+    return False
 
 
 def _data(folder: Path, count: int) -> TrainingData:
@@ -71,9 +90,11 @@ def _data(folder: Path, count: int) -> TrainingData:
 
 
 def main(arguments: list[str]) -> int:
-    folder, scratch, *counts = arguments
+    folder, scratch, room, *counts = arguments
     job = JobFolder(Path(folder))
-    for count in counts:
+    for position, count in enumerate(counts):
+        if position == 1:
+            print("LIMIT", "kept" if _limit(int(room)) else "not kept", flush=True)
         data = _data(Path(scratch), int(count))
         with _Peak() as peak:
             fit(job.spec(), data, Path(scratch) / f"checkpoint-{count}", Reporter(job, attempt=1))

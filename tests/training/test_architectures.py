@@ -122,10 +122,13 @@ def test_the_kernel_of_the_residual_network_is_the_one_asked_for() -> None:
 
 def test_too_many_stages_for_the_image_are_refused() -> None:
     """A network that would pool the picture away says so before it trains."""
-    with pytest.raises(TrainingFailed, match="use fewer stages"):
+    with pytest.raises(TrainingFailed, match=r"6 stages.* have room for 4.*use fewer stages"):
         build(SimpleCNN(filters=(4,) * 6), GRAY, PLAIN, 3, seed=0)
-    with pytest.raises(TrainingFailed, match="use fewer stages"):
+    with pytest.raises(TrainingFailed, match=r"6 stages.* have room for 5.*use fewer stages"):
         build(ResNetSmall(stem=4, filters=(4,) * 6), COLOUR, PLAIN_RGB, 3, seed=0)
+    # As many as there is room for, where what is left of the image cannot be shared out evenly.
+    build(SimpleCNN(filters=(4,) * 2, pool_size=4), GRAY, PLAIN, 3, seed=0)
+    build(ResNetSmall(stem=4, filters=(4,) * 5, whitening=True), COLOUR, PLAIN_RGB, 3, seed=0)
 
 
 def test_absurd_sizes_are_refused_by_the_spec() -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from app.training import checkpoint
 from app.training.checkpoint import Checkpoint, Epoch
 
 
@@ -69,6 +70,22 @@ def test_nothing_readable_is_a_beginning(tmp_path: Path) -> None:
     assert Checkpoint.load(tmp_path / "none") is None
     np.savez(tmp_path / "state.npz", meta=np.zeros(3))
     assert Checkpoint.load(tmp_path) is None
+
+
+def test_checkpoints_of_another_format_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no beginning, and do not push out what the run that begins anew saves, however far theirs got."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_FORMAT", checkpoint._FORMAT - 1)
+        _state(0, epochs=7).save(tmp_path)
+        _state(0, epochs=8).save(tmp_path)
+    said: list[str] = []
+    assert Checkpoint.load(tmp_path, said.append) is None
+    assert len(said) == 2
+    assert all(line.endswith("is of another release, and removed") for line in said)
+    _state(5).save(tmp_path)
+    loaded = Checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 5
 
 
 def test_a_disk_that_is_too_full_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from app.errors import StorageFailed
 from app.instructions import multiplies_int8
 from app.jobs.folder import JobFolder
 from app.jobs.networks import SimpleCNN
@@ -219,9 +220,6 @@ def test_a_failure_while_a_precision_is_measured_costs_no_version(
     def fail(_: str) -> None:
         raise RuntimeError("no primitive")
 
-    def cancel(_: str) -> None:
-        raise Cancelled
-
     assert check(fail) == Lowered({})
     assert "bf16 is not measured: OpenVINO fails (RuntimeError: no primitive)" in capsys.readouterr().out
     assert check(lambda _: (np.full_like(full, np.nan), (2.0, 1.0), network)) == Lowered({})
@@ -236,8 +234,30 @@ def test_a_failure_while_a_precision_is_measured_costs_no_version(
     far[golden_rows(good.data)] = full[golden_rows(good.data)] * 0.6 + 0.4 / 3
     assert check(lambda _: (far, (2.0, 1.0), network)).int8 is None
     assert "int8 is not stored" in capsys.readouterr().out
-    with pytest.raises(Cancelled):
-        check(cancel)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Cancelled(), Cancelled),
+        (OSError(28, "No space left on device"), StorageFailed),
+        (OSError(12, "Cannot allocate memory"), OSError),
+        (MemoryError(), MemoryError),
+    ],
+    ids=["cancelled", "full disk", "no memory for the system", "no memory"],
+)
+def test_what_ends_a_job_is_no_failure_of_the_engine(
+    good: Exported, monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[Exception]
+) -> None:
+    """Cancelling, a full disk and want of memory end it with their own reasons."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(precision._Engine, "measure", fail)
+    reporter = Reporter(good.job, attempt=1)
+    with pytest.raises(told):
+        check_precisions(good.fitted.model, good.data, good.evaluation, good.spec, good.registry, reporter, 1)
 
 
 def test_without_the_engine_there_is_a_version_in_f32(

@@ -91,12 +91,17 @@ def test_a_run_that_is_resumed_with_other_threads_says_so(shapes: Any, tmp_path:
 
 
 def test_a_checkpoint_of_another_network_is_left(shapes: Any, tmp_path: Path, capsys: Any) -> None:
-    """What a release before built differently does not fail the job: it begins anew."""
-    spec, data, reporter, _ = shapes(**SMALL, epochs=1)
+    """What a release before built differently does not fail the job: it begins anew, and its own checkpoints stay.
+
+    Though those that it found were of later epochs than it gets to before it is broken off in its turn.
+    """
+    spec, data, reporter, _ = shapes(**SMALL, epochs=3)
     fit(spec, data, tmp_path / "checkpoint", reporter)
-    other = spec.model_copy(update={"architecture": SimpleCNN(filters=(5,))})
+    other = spec.model_copy(update={"architecture": SimpleCNN(filters=(5,)), "epochs": 1})
     assert len(fit(other, data, tmp_path / "checkpoint", reporter).history) == 1
     assert "beginning anew" in capsys.readouterr().out
+    fit(other.model_copy(update={"epochs": 2}), data, tmp_path / "checkpoint", reporter)
+    assert "resuming after epoch 1" in capsys.readouterr().out
 
 
 def test_the_weights_of_the_best_epoch_are_kept(shapes: Any, tmp_path: Path) -> None:

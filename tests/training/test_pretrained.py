@@ -20,7 +20,9 @@ from app.training.architectures import build
 from app.training.checkpoint import Checkpoint
 from app.training.fit import fit
 from app.training.normalization import Normalization
+from app.training.phases import Phase
 from app.training.pretrained import base_of, load_weights
+from app.training.remaining import TimeLeft
 from tests.training.conftest import prepared_job
 
 NAMES = get_args(Pretrained.model_fields["name"].annotation)
@@ -182,9 +184,21 @@ class _Interrupted(Exception):
 def test_a_run_that_breaks_off_between_phases_ends_as_an_unbroken_one(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resumed where fine-tuning begins, it begins with a fresh optimizer, as it would have; no file is read again."""
+    """Resumed where fine-tuning begins, it begins with a fresh optimizer, as it would have; no file is read again.
+
+    Either way the clock knows when what is slower begins.
+    """
     spec, data, reporter, _ = _job(tmp_path, epochs=3)
+    frozen: list[bool] = []
+
+    def begin(clock: TimeLeft, phase: Phase) -> None:
+        frozen.append(phase.frozen)
+        real_begin(clock, phase)
+
+    real_begin = TimeLeft.begin
+    monkeypatch.setattr(TimeLeft, "begin", begin)
     unbroken = fit(spec, data, tmp_path / "unbroken", reporter, weights_folder=small)
+    assert frozen == [True, False]
 
     def die(*_: Any) -> None:
         raise _Interrupted
@@ -193,7 +207,9 @@ def test_a_run_that_breaks_off_between_phases_ends_as_an_unbroken_one(
         patch.setattr(fit_module, "_report", die)
         with pytest.raises(_Interrupted):
             fit(spec, data, tmp_path / "broken", reporter, weights_folder=small)
+    frozen.clear()
     resumed = fit(spec, data, tmp_path / "broken", reporter, weights_folder=tmp_path / "gone")
+    assert frozen == [False]
     for one, other in zip(unbroken.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -29,9 +29,9 @@ def network(layers):
 folder = Path(sys.argv[1])
 images = random.integers(0, 256, (8, 8, 8, 3), np.uint8)
 asked = []
-assert quantize(network(2), images, folder, lambda: None) is None
-found = quantize(network(4), images, folder, lambda: asked.append(1))
-assert len(asked) >= len(images)
+assert quantize(network(2), images, np.arange(8), folder, lambda: None) is None
+found = quantize(network(4), images, np.arange(2, 8), folder, lambda: asked.append(1))
+assert len(asked) >= 6
 path = found.write(folder)
 
 stored = openvino.Core().read_model(path)

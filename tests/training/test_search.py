@@ -15,9 +15,11 @@ import pytest
 
 from app.errors import TrainingFailed
 from app.jobs.folder import JobFolder
+from app.jobs.networks import Pretrained
 from app.jobs.search import Values
 from app.jobs.trials import SearchDocument, TrialFolder, read_search, trial_folders
 from app.training.reporter import Cancelled
+from app.training.search_space import Space
 from tests.training.toy_trials import Toy, search_run, searching_job, toy_objective
 
 GRID: dict[str, Any] = {
@@ -53,13 +55,44 @@ def test_progress_names_the_trial_of_how_many_and_the_time_left(workspace: Path)
     job = searching_job(workspace, trials=3, pruning=False)
     search_run(job, Toy()).run()
     lines = job.progress()
-    assert [line.trial for line in lines if line.trial is not None] == [1, 2, 3]
-    assert {line.trials for line in lines if line.trial is not None} == {3}
+    ended = [line for line in lines if line.trials is not None]
+    assert [(line.trial, line.trials) for line in ended] == [(1, 3), (2, 3), (3, 3)]
     messages = [line.message for line in lines]
     assert any(message.startswith("trial 2 of 3 begins: learning_rate 0.") for message in messages)
     assert any(message.startswith("trial 3 of 3: validation accuracy 0.") for message in messages)
     assert messages[-1].startswith("the best of 3 trials is trial ")
-    assert all(line.remaining_seconds is not None for line in lines[2:])
+    assert all(line.remaining_seconds is not None for line in lines[2:] if " gets on: " not in line.message)
+
+
+def test_an_attempt_in_which_a_trial_gets_on_is_not_fruitless(workspace: Path) -> None:
+    """That is told once, with a count, long before a trial ends; what an earlier attempt came to is not told again."""
+
+    class Killed(Toy):
+        def __init__(self, *, at: int) -> None:
+            super().__init__()
+            self.looks, self.at = 0, at
+
+        def alive(self, job: JobFolder) -> bool:
+            self.looks += bool(self.launched)
+            if self.looks > self.at:
+                raise KeyboardInterrupt
+            return super().alive(job)
+
+    def counted(job: JobFolder) -> list[str]:
+        return [line.message for line in job.progress() if line.trial is not None and "gets on" in line.message]
+
+    job = searching_job(workspace, epochs=40)
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Killed(at=0)).run()
+    assert counted(job) == []
+    job = searching_job(workspace, epochs=40)
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Killed(at=9)).run()
+    assert len(counted(job)) == 1
+    assert counted(job)[0].startswith("trial 1 of 6 gets on: ")
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Killed(at=0)).run()
+    assert len(counted(job)) == 1
 
 
 def test_a_trial_that_is_worse_than_the_others_is_stopped(workspace: Path) -> None:
@@ -151,6 +184,18 @@ def test_a_cancelled_job_leaves_no_trial_running(workspace: Path) -> None:
     assert _states(job) == ["complete", "cancelled"]
 
 
+def test_a_trial_does_not_outlive_its_job(workspace: Path) -> None:
+    """A job whose trainer died too often has failed; nobody is there to end its trials, and they see to it."""
+    job = searching_job(workspace, trials=1)
+    toy = Toy()
+    trial = TrialFolder.create(job, 1, {"learning_rate": 0.01}, job.spec().model_copy(update={"epochs": 4}))
+    toy.launch(trial)
+    assert toy.alive(trial)
+    job.write_state(job.state().model_copy(update={"state": "failed", "reason": "The trainer died 3 times."}))
+    assert not toy.alive(trial)
+    assert trial.state().state == "cancelled"
+
+
 def test_values_that_do_not_go_together_are_a_failed_trial(workspace: Path) -> None:
     """What the spec refuses only in combination is told of that trial; the others go on."""
     space = {
@@ -166,11 +211,42 @@ def test_values_that_do_not_go_together_are_a_failed_trial(workspace: Path) -> N
     assert sorted(_states(job)) == ["complete"] * 3 + ["failed"]
 
 
+@pytest.mark.parametrize(("frozen", "in_trial"), [(5, 1), (10, 2), (1, 1), (19, 3), (20, 4), (0, 0), (None, None)])
+def test_a_short_trial_has_the_frozen_epochs_that_are_its_share(
+    workspace: Path, frozen: int | None, in_trial: int | None
+) -> None:
+    """Of 4 epochs instead of 20; the base is fine-tuned in the trial if it will be in full."""
+    network = {"name": "mobilenet_v2", "weights": "w.h5", "frozen_epochs": frozen}
+    space = {"architecture": [network], "step_epochs": [10]}
+    job = searching_job(workspace, **{**GRID, "space": space})
+    chosen = search_run(job, Toy(lambda *_: 0.5)).run()
+    spec = trial_folders(job)[0].spec()
+    assert isinstance(spec.architecture, Pretrained)
+    assert isinstance(chosen.architecture, Pretrained)
+    assert (spec.epochs, spec.step_epochs, spec.architecture.frozen_epochs) == (4, 2, in_trial)
+    assert (chosen.epochs, chosen.step_epochs, chosen.architecture.frozen_epochs) == (20, 10, frozen)
+
+
 def test_a_finished_search_is_not_done_again(workspace: Path) -> None:
     """A trainer that died after the search goes on with what it chose."""
     job = searching_job(workspace, trials=2)
     chosen = search_run(job, Toy()).run()
     assert read_search(job).chosen == chosen
+
+
+def test_the_best_is_kept_before_anything_that_is_for_show(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer that dies over the importances has found its best, and the next one goes on with it."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Space, "importances", killed)
+    job = searching_job(workspace, trials=1)
+    with pytest.raises(KeyboardInterrupt):
+        search_run(job, Toy()).run()
+    state = read_search(job)
+    assert (state.best, state.chosen is not None, state.importances) == (1, True, None)
+    assert "interrupted" in state.remark
 
 
 def _search_process(job: JobFolder, slow: str = "") -> subprocess.Popen[bytes]:

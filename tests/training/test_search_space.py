@@ -140,6 +140,17 @@ def test_a_trial_is_hopeless_below_the_median_of_four_at_the_same_epoch() -> Non
     assert not Space(_search(rates, pruning=False), 0).is_hopeless(behind, done)
 
 
+def test_trials_that_are_nearly_equal_have_no_importances() -> None:
+    """Differences below what a forest can tell apart are its failure, not that of the search."""
+    space = {"momentum": {"low": 0, "high": 0.9}, "warmup": {"low": 0, "high": 0.9}}
+    asked = Space(_search(space, objective="val_loss"), 0)
+    done = [_trial(number, {"momentum": number / 10, "warmup": 0.9 - number / 10}, 1.0) for number in range(1, 9)]
+    done = [trial.model_copy(update={"val_loss": trial.number % 6 * 1e-200 + 1e-200}) for trial in done]
+    shares, remark = asked.importances(done)
+    assert shares is None
+    assert remark.startswith("Importances could not be computed: ")
+
+
 def test_importances_say_which_field_mattered() -> None:
     """Of two fields the one that decides has most of the share; too few or equal trials have none, and are told."""
     space = {"momentum": {"low": 0, "high": 0.9}, "warmup": {"low": 0, "high": 0.9}}

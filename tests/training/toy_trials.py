@@ -111,12 +111,15 @@ def search_run(job: JobFolder, launcher: Launcher, *, poll: float = 0.0) -> Sear
 
 def tried(job: JobFolder, *values: Values) -> None:
     """Trials of that job which have tried these values and are complete."""
-    toy = Toy()
+    toy, state = Toy(), job.state()
+    # Trials end with their job: it has not, while they run.
+    job.write_state(state.model_copy(update={"state": "running"}))
     for number, value in enumerate(values, 1):
         trial = TrialFolder.create(job, number, value, job.spec().model_copy(update={"search": None, "epochs": 4}))
         toy.launch(trial)
         while toy.alive(trial):
             pass
+    job.write_state(state)
 
 
 def main() -> int:

@@ -52,7 +52,7 @@ class Executor(Protocol):
 
         Raises:
             TrainingFailed: it cannot be started, for the reason given.
-            OSError: not now; the job waits for another try.
+            OSError: not now; the job waits for another try. A PermissionError: nor later, as things are.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app.jobs.executors.base import Executor
@@ -28,29 +29,45 @@ def make_executor(settings: Settings) -> Executor:
     return LocalProcess(trainer_environment(settings))
 
 
-def make_trial_launcher(settings: Settings, *, threads: int, module: str = "app.training.trial") -> Executor:
-    """What launches the trials of a search, from within its trainer: on Ray where that is what runs jobs, else here.
+def make_trial_launcher(
+    settings: Settings,
+    *,
+    threads: int,
+    parallel: int,
+    tell: Callable[[str], None],
+    module: str = "app.training.trial",
+) -> Executor:
+    """What launches the trials of a search, from within its trainer.
+
+    Where Ray runs jobs one trial at a time has the place of the trainer, which is idle, and the others ask Ray for
+    places of their own. Without Ray all share the place of the trainer.
 
     Args:
         settings: also what the trials get.
-        threads: of a trial on this machine. On Ray a trial has the resources that its spec asks for.
+        threads: of the trainer. On Ray a trial has the resources that its spec asks for, which are the trainer's too.
+        parallel: trials at a time.
+        tell: takes a line about a Ray that takes no trials now.
         module: the program that is run with a trial's folder, which is a `JobFolder`, as its argument.
 
     Raises:
         ConfigurationError: as `make_executor`.
     """
-    if settings.executor == "ray":
-        from app.jobs.executors.patient import Patient
-
-        return Patient(_ray(settings, module))
     from app.jobs.executors.local_process import LocalProcess, trainer_environment
 
+    on_ray = settings.executor == "ray"
+    own_threads = threads if on_ray else max(1, threads // parallel)
     # What this process has as its priority the trials inherit.
-    return LocalProcess(
-        trainer_environment(settings) | {"FOVEA_TRAINING_THREADS": str(threads)},
+    here = LocalProcess(
+        trainer_environment(settings) | {"FOVEA_TRAINING_THREADS": str(own_threads)},
         command=(sys.executable, "-m", module),
         lowest_priority=False,
     )
+    if not on_ray:
+        return here
+    from app.jobs.executors.own_place import OwnPlaceFirst
+    from app.jobs.executors.patient import Patient
+
+    return OwnPlaceFirst(here, Patient(_ray(settings, module), tell))
 
 
 def _ray(settings: Settings, module: str) -> RayJob:

@@ -14,11 +14,8 @@ from pathlib import Path
 from app.errors import TrainingFailed
 from app.jobs.executors.base import Exit
 from app.jobs.folder import JobFolder
+from app.priority import LOWEST_NICE, OOM_SCORE
 from app.settings import Settings
-
-_LOWEST_NICE = 19
-# Where memory runs out the kernel ends the trainer, which resumes, and not the server. From -1000 to 1000.
-_OOM_SCORE = 600
 
 
 class _Trainer(subprocess.Popen[bytes]):
@@ -138,13 +135,14 @@ def _arguments(pid: int) -> list[str]:
 def _lower_priority(pid: int) -> None:
     """Below everything else; the threads that the process starts inherit it. Each step is worth having alone."""
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, _LOWEST_NICE)
+        os.setpriority(os.PRIO_PROCESS, pid, LOWEST_NICE)
     if sys.platform == "linux":
         with suppress(OSError):
             # Runs when no other process wants the processor; the kernel ranks its disk access likewise.
             os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
         with suppress(OSError):
             # On desktops each session gets an equal share, and nice counts within the session only.
-            Path(f"/proc/{pid}/autogroup").write_text(str(_LOWEST_NICE))
+            Path(f"/proc/{pid}/autogroup").write_text(str(LOWEST_NICE))
         with suppress(OSError):
-            Path(f"/proc/{pid}/oom_score_adj").write_text(str(_OOM_SCORE))
+            # A trainer resumes where memory ran out; the server would not.
+            Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE))

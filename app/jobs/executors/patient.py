@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from app.errors import TrainingFailed
 from app.jobs.executors.base import Executor, Exit
 from app.jobs.folder import FINAL, JobFolder
+
+# Problems that are told of; where each is another one the log is spared the rest.
+_MOST_TOLD = 20
 
 
 class Patient:
     """An executor that never says "not now": what cannot be sent waits, what is not known is taken to live.
 
-    A trainer that did not begin through no fault of its own is sent again. The supervisor needs
+    Why is told, once. Only where nothing may be sent, whatever it is, waiting is of no use. A
+    trainer that did not begin through no fault of its own is sent again. The supervisor needs
     none of this: it sees to it itself, for all jobs of a workspace.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, tell: Callable[[str], None]) -> None:
+        """`tell`: takes a line about what is in the way."""
         self.capacity = executor.capacity
         self._executor = executor
+        self._tell = tell
+        self._told: set[str] = set()
         self._unsent: set[str] = set()
         self._given_up: set[str] = set()
 
@@ -29,18 +39,30 @@ class Patient:
         self._given_up.discard(job.id)
         try:
             self._executor.launch(job)
-        except OSError:
+        except PermissionError as error:
+            self._unsent.discard(job.id)
+            raise TrainingFailed(f"A trainer cannot be sent: {error}") from error
+        except OSError as error:
+            self._complain(error)
             return
         self._unsent.discard(job.id)
 
     def alive(self, job: JobFolder) -> bool:
-        """Whether a trainer is at work on `job`, or will be, as far as is known."""
+        """Whether a trainer is at work on `job`, or will be, as far as is known.
+
+        Raises:
+            TrainingFailed: one that was still to be sent cannot be, for the reason given.
+        """
         if job.id in self._given_up:
             # What waits for a place cannot be ended. Once it has one it finds the job ended, and does nothing.
             return job.alive
         try:
             alive = self._executor.alive(job)
-        except OSError:
+        except OSError as error:
+            if isinstance(error, PermissionError) and job.id in self._unsent and not job.cancel_requested:
+                self._unsent.discard(job.id)
+                raise TrainingFailed(f"A trainer cannot be sent: {error}") from error
+            self._complain(error)
             return True
         if alive:
             # What seemed not to be sent may have arrived.
@@ -65,5 +87,11 @@ class Patient:
             self._given_up.add(job.id)
         try:
             self._executor.end(job, force=force)
-        except OSError:
-            return
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        problem = str(error)
+        if problem not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(problem)
+            self._tell(f"{problem} It is tried again.")

@@ -25,6 +25,8 @@ _UNFINISHED = ("PENDING", "RUNNING")
 # What Ray's log of a submission has of its own; anything else there is the complaint of a shell that could not begin.
 _RAYS_OWN = ("Running entrypoint for job", "Runtime env is setting up.")
 _LONGEST_QUOTE = 300
+# Submissions that have ended, or were told to, of which Ray is asked no more. A server runs for months.
+_REMEMBERED = 1000
 
 
 class _Submission(BaseModel):
@@ -93,8 +95,9 @@ class RayJob:
         self._looks: dict[str, _Look] = {}
         self._away = self._unusable("has not been asked")
         self._away_until = 0.0
-        self._ended: set[str] = set()
-        self._stopped: set[str] = set()
+        # As dictionaries, which keep their order, to forget the oldest.
+        self._ended: dict[str, None] = {}
+        self._stopped: dict[str, None] = {}
         token = _token()
         self._client = httpx.Client(
             base_url=f"{self._address}/api/jobs/",
@@ -171,7 +174,7 @@ class RayJob:
             self._looks[submission] = _Look(time.monotonic(), waits=known.status == "PENDING")
             return True
         self._looks.pop(submission, None)
-        self._ended.add(submission)
+        _note(self._ended, submission)
         if self._launched.pop(job.id, None) is not None:
             self._exits[job.id] = _exit(known)
         # Ray says so of a node that it only lost sight of, too.
@@ -195,7 +198,7 @@ class RayJob:
         answer = self._ask("POST", f"{submission}/stop")
         if answer.status_code != httpx.codes.NOT_FOUND:
             self._check(answer)
-        self._stopped.add(submission)
+        _note(self._stopped, submission)
 
     def _submission(self, job: JobFolder) -> str | None:
         """Ray's name for the last trainer of `job`."""
@@ -228,7 +231,9 @@ class RayJob:
 
     def _check(self, answer: httpx.Response) -> None:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise self._unusable("asks for another token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH")
+            raise PermissionError(
+                f"Ray at {self._address} asks for another token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH."
+            )
         if not answer.is_success:
             raise self._unusable(f"answered {answer.status_code}: {_last_line(answer.text)}")
 
@@ -249,6 +254,13 @@ def _token() -> str | None:
         return Path(path).expanduser().read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The token of Ray, {path}, cannot be read: {error}.") from error
+
+
+def _note(submissions: dict[str, None], submission: str) -> None:
+    """Remember a submission, and forget the oldest where there are many: of that one Ray is only asked once more."""
+    submissions[submission] = None
+    while len(submissions) > _REMEMBERED:
+        del submissions[next(iter(submissions))]
 
 
 def _limits(resources: Resources, cpus: int) -> dict[str, str]:

@@ -9,9 +9,11 @@ import pytest
 from app.errors import ConfigurationError
 from app.jobs.executors.choice import make_executor, make_trial_launcher
 from app.jobs.executors.local_process import LocalProcess
-from app.jobs.executors.patient import Patient
+from app.jobs.executors.own_place import OwnPlaceFirst
 from app.jobs.executors.ray_job import RayJob
+from app.jobs.jobs import Jobs
 from app.settings import Settings
+from tests.jobs.conftest import SPEC, wait_until
 
 
 @pytest.mark.parametrize("executor", ["local", "none"])
@@ -35,11 +37,36 @@ def test_ray_is_found_by_the_variable_that_its_own_programs_read(monkeypatch: py
 
 
 def test_trials_run_where_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a search on Ray are placed by Ray too, each by itself."""
-    assert isinstance(make_trial_launcher(Settings(), threads=2), LocalProcess)
+    """Those of a search on Ray have the place of its job, and others that Ray finds."""
+    assert isinstance(make_trial_launcher(Settings(), threads=2, parallel=2, tell=print), LocalProcess)
     monkeypatch.setenv("FOVEA_EXECUTOR", "ray")
     monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
-    assert isinstance(make_trial_launcher(Settings(), threads=2), Patient)
+    assert isinstance(make_trial_launcher(Settings(), threads=2, parallel=2, tell=print), OwnPlaceFirst)
+
+
+@pytest.mark.parametrize(("executor", "threads"), [("local", "2"), ("ray", "6")])
+def test_trials_share_the_threads_where_they_share_the_place(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, executor: str, threads: str
+) -> None:
+    """On Ray only one trial has the place of its job, and all that is set aside for that."""
+    monkeypatch.setenv("FOVEA_EXECUTOR", executor)
+    monkeypatch.setenv("FOVEA_RAY_ADDRESS", "http://head:8265")
+    job = jobs.submit(SPEC)
+    module = "tests.jobs.executors.told_threads"
+    launcher = make_trial_launcher(Settings(), threads=6, parallel=3, tell=print, module=module)
+    launcher.launch(job)
+    wait_until(lambda: not launcher.alive(job), "its end")
+    assert (job.path / "log.txt").read_text().strip() == threads
+
+
+@pytest.mark.parametrize("address", ["http://ann:s3cret@head:8265", "http://s3cret@head:8265", "ray://a:s3cret@head"])
+def test_address_with_a_password_is_refused_without_being_shown(address: str, tmp_path: Path) -> None:
+    """Trainers get it as a variable, which Ray's dashboard shows."""
+    settings = Settings(executor="ray", ray_address=address, workspace=tmp_path)
+    for refused in (settings.check, lambda: make_executor(settings)):
+        with pytest.raises(ConfigurationError, match="set RAY_AUTH_TOKEN") as caught:
+            refused()
+        assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto", "http://", "http://["])
