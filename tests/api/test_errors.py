@@ -88,7 +88,8 @@ async def test_bugs_are_answered_without_a_stack_trace_and_logged_with_one(
         response = await api.client.get("/api/v1/models")
     document = problem(response, 500, "error")
     assert "secret" not in response.text
-    [record] = [record for record in caplog.records if record.exc_info]
+    # The catalogue, which looks at the models by itself, may have tripped over the same and told of it.
+    [record] = [record for record in caplog.records if record.name == "app.api.observation"]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
     assert record.__dict__["request_id"] == document["id"]

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.jobs.folder import JobFolder, Progress
+from app.jobs.folder import JobFolder
 from app.store.registry import Registry
 from app.training import __main__ as trainer
 from tests.training.forked import Forked
@@ -28,31 +27,25 @@ def _start(job: JobFolder, store: Path, workspace: Path) -> subprocess.Popen[byt
         )
 
 
-def _fork(job: JobFolder, store: Path, workspace: Path, *, file_size: int | None = None) -> Forked:
+def _fork(
+    job: JobFolder, store: Path, workspace: Path, *, file_size: int | None = None, killed_in: str | None = None
+) -> Forked:
     """The same, sooner: it has TensorFlow at hand."""
     environment = {"FOVEA_MODEL_STORE": str(store), "FOVEA_WORKSPACE": str(workspace)}
     return Forked(
-        "app.training.__main__",
-        [str(job.path)],
+        "tests.training.killed" if killed_in else "app.training.__main__",
+        [killed_in, str(job.path)] if killed_in else [str(job.path)],
         log=job.path / "log.txt",
         environment=environment,
         file_size=file_size,
     )
 
 
-def _wait_for(job: JobFolder, condition: Callable[[Progress], bool]) -> None:
+def _wait_for_epoch(job: JobFolder, number: int) -> None:
     deadline = time.monotonic() + 120
-    while not any(map(condition, job.progress())):
+    while not any((line.epoch or 0) >= number for line in job.progress()):
         assert time.monotonic() < deadline, (job.path / "log.txt").read_text()
         time.sleep(0.01)
-
-
-def _wait_for_phase(job: JobFolder, phase: str) -> None:
-    _wait_for(job, lambda line: line.phase == phase)
-
-
-def _wait_for_epoch(job: JobFolder, number: int) -> None:
-    _wait_for(job, lambda line: (line.epoch or 0) >= number)
 
 
 def test_digits_by_default_survives_kill_9_and_ends_above_98_percent(
@@ -91,10 +84,7 @@ def test_killed_in_every_phase_a_job_still_makes_one_version(submit: Any, worksp
     store = tmp_path / "store"
     job = submit(dataset="shapes", shapes={"images": 60}, epochs=1, batch_size=16, promotion="always", precisions=[])
     for phase in ("evaluate", "export", "register", "promote"):
-        trainer = _fork(job, store, workspace)
-        _wait_for_phase(job, phase)
-        trainer.kill()
-        assert trainer.wait(30) == -signal.SIGKILL
+        assert _fork(job, store, workspace, killed_in=phase).wait(120) == -signal.SIGKILL
     assert _fork(job, store, workspace).wait(120) == 0
     assert job.state().state == "succeeded"
     registry = Registry(store)
