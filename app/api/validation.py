@@ -62,7 +62,9 @@ def _fields(annotation: object, location: Sequence[Any]) -> list[str]:
     models = _models(annotation)
     for part in location:
         tagged = [
-            model for model in models if "name" in model.model_fields and model.model_fields["name"].default == part
+            model
+            for model in models
+            if "name" in model.model_fields and part in get_args(model.model_fields["name"].annotation)
         ]
         nested = [model.model_fields[part].annotation for model in models if part in model.model_fields]
         models = tagged or [found for inner in nested for found in _models(inner)]

@@ -134,6 +134,12 @@ def choose_table(tables: Collection[str], names: Iterable[str]) -> str | None:
     return usable[0] if usable else None
 
 
+def named_as_splits(labels: Iterable[str]) -> list[str]:
+    """The labels that are names of splits, where there are several: splits that were taken for classes, probably."""
+    found = sorted(label for label in labels if label.casefold() in _SPLITS)
+    return found if len({_SPLITS[label.casefold()] for label in found}) > 1 else []
+
+
 def case_twins(labels: Iterable[str]) -> list[list[str]]:
     """Groups of labels that only case and surrounding space tell apart."""
     groups: dict[str, list[str]] = {}
@@ -144,9 +150,10 @@ def case_twins(labels: Iterable[str]) -> list[list[str]]:
 
 def _split_layout(folders: set[_Parts]) -> dict[_Parts, Place] | None:
     """Places if the folders branch into splits first, else None."""
-    level = len(_common(folders))
-    if any(len(folder) == level for folder in folders):
-        return None
+    # A picture beside the folders, a logo say, tells nothing about them.
+    while (common := _common(folders)) in folders:
+        folders = folders - {common}
+    level = len(common)
     heads = {folder[level] for folder in folders}
     if len(heads) < 2 or any(head.casefold() not in _SPLITS for head in heads):
         return None

@@ -21,7 +21,7 @@ from app.store.findings import (
     thumbnails_of_classes,
 )
 from app.store.intake import CheckedImage, Intake
-from app.store.layout import EXPECTED, Place, by_folders, by_table, case_twins, choose_table
+from app.store.layout import EXPECTED, Place, by_folders, by_table, case_twins, choose_table, named_as_splits
 from app.store.thumbnails import Thumbnails
 
 _MAX_NAMED = 5
@@ -69,6 +69,7 @@ def survey(
     missing = _missing(classes, images, places)
     twins = case_twins(classes)
     warnings = [
+        *_about_splits(classes),
         *_about_classes(classes, small, missing, twins),
         *_about_repetitions(repeated, repeats),
         *([f"Images of an extreme size: {extreme_files:,}. See extreme_sizes."] if extreme_files else []),
@@ -193,6 +194,16 @@ def _missing(
             by_split.setdefault(split, set()).add(places[image.name].label)
     missing = {split: sorted(set(classes) - labels) for split, labels in sorted(by_split.items())}
     return {split: labels for split, labels in missing.items() if labels}
+
+
+def _about_splits(classes: Iterable[str]) -> Iterable[str]:
+    labels = set(classes)
+    if named := named_as_splits(labels):
+        others = sorted(labels - set(named))
+        yield (
+            f"The classes are named {_named(named)}. If these were meant as splits: they need class folders below, and "
+            "no other folder beside them" + (f"; move {_named(others)} elsewhere." if others else ".")
+        )
 
 
 def _about_classes(

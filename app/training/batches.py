@@ -21,7 +21,7 @@ _SECONDS = 0.25
 
 # Images answered at once when nothing is learnt: their number, and the bytes that they may take as float32.
 _ANSWERED = 256
-_ANSWERED_BYTES = 64 * 2**20
+_ANSWERED_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)

@@ -314,3 +314,15 @@ def test_events_over_the_network_come_as_they_happen(server: Server) -> None:
         assert cancelled.json()["state"] == "cancelled"
         rest = "\n".join(lines)
     assert '"state": "cancelled"' in rest
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "resnet_small", "mobilenet_v2"])
+async def test_wrong_field_of_a_network_is_told_with_those_that_it_has(api: API, problem: Problem, name: str) -> None:
+    """Those of the network that was asked for, whichever of the three kinds it is."""
+    response = await api.client.post(JOBS, json={"dataset": "digits", "architecture": {"name": name, "widht": 1}})
+    detail = problem(response, 422, "validation_failed")["detail"]
+    own = {"simple_cnn": "convolutions", "resnet_small": "stem", "mobilenet_v2": "width"}
+    assert detail.startswith(f"body.architecture.{name}.widht: There is no such field. Allowed: name, ")
+    assert [field in detail.split("Allowed: ")[1].split(", ") for field in own.values()] == [
+        other == name for other in own
+    ]

@@ -87,6 +87,22 @@ class TestSplits:
             ("test", "test"),
         }
 
+    @pytest.mark.parametrize("stray", ["logo.png", "cifar/preview.png"])
+    def test_a_picture_beside_train_and_test_changes_nothing(self, tmp_path: Path, stray: str) -> None:
+        """It is left out and said to be, and the folders are still splits."""
+        files = {f"cifar/{split}/{n}": d for split in ("train", "test") for n, d in pets(each=2).items()}
+        report = add(tmp_path, files | numbered(stray))
+        assert (report.classes, report.splits) == ({"cat": 4, "dog": 4}, {"test": 4, "train": 4})
+        assert reasons(report).keys() == {stray}
+
+    def test_another_folder_beside_train_and_test_earns_a_warning(self, tmp_path: Path) -> None:
+        """It makes them classes, which is hardly ever meant."""
+        files = {f"{split}/{name}": data for split in ("train", "test") for name, data in pets(each=2).items()}
+        report = add(tmp_path, files | numbered("extra/1.png"))
+        assert sorted(report.classes) == ["extra", "test", "train"]
+        assert any("'test', 'train'. If these were meant" in warning for warning in report.warnings)
+        assert any("move 'extra' elsewhere" in warning for warning in report.warnings)
+
     def test_classes_that_a_split_lacks_earn_a_warning(self, tmp_path: Path) -> None:
         """They are probably no accident that should pass in silence."""
         report = add(tmp_path, numbered("train/cat/1.png", "train/dog/2.png", "test/cat/3.png"))
