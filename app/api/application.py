@@ -11,14 +11,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from app.api import health, metrics, predict
+from app.api import health, metrics, predict, protocols
 from app.api.errors import answer
 from app.api.lingering import Lingering
 from app.api.observation import Observation
 from app.api.origin import OriginGuard
+from app.api.routes import PlainRoute
 from app.api.services import Services
 from app.api.traced_requests import TracedRequests
 from app.errors import FoveaError
@@ -33,8 +34,13 @@ class Application(Starlette):
     def __init__(self, services: Services, lifespan: Lifespan[Any]) -> None:
         super().__init__(lifespan=lifespan)
         self.state.services = services
+        others = protocols.ways()
+        self.ways = [predict.lone(), *others]
+        """The routes that answer images, for who answers past ASGI."""
         self._plain = [predict.route(), *health.routes(), *metrics.routes()]
         self._short = {(method, route.path): route for route in self._plain for method in route.methods or ()}
+        self._protocols = protocols.routes(others)
+        self._prefixes = {_prefix(route.path) for route in self._protocols}
         self._building: asyncio.Task[Framework] | None = None
         # From the innermost to the outermost.
         layers: list[tuple[Any, dict[str, Any]]] = [
@@ -74,7 +80,7 @@ class Application(Starlette):
         """
         from app.api.framework import build
 
-        return build(self.state.services, self._plain)
+        return build(self.state.services, [*self._plain, *self._protocols])
 
     async def complete(self) -> Framework:
         """The framework, built in a thread if it is not there yet. What failed is tried again at the next call."""
@@ -85,7 +91,7 @@ class Application(Starlette):
         return await asyncio.shield(self._building)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._short.get((scope["method"], scope["path"]))
+        route = self._short.get((scope["method"], scope["path"])) or self._protocol(scope)
         if route is None:
             framework = await self.complete()
             await framework(scope, receive, send)
@@ -95,3 +101,18 @@ class Application(Starlette):
             await route.handle(scope, receive, send)
         except FoveaError as error:
             await answer(error, scope)(scope, receive, send)
+
+    def _protocol(self, scope: Scope) -> PlainRoute | None:
+        """The route of another server's protocol, and what it found in the path."""
+        if _prefix(scope["path"]) in self._prefixes:
+            for route in self._protocols:
+                match, found = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(found)
+                    return route
+        return None
+
+
+def _prefix(path: str) -> str:
+    """What stands before the second slash."""
+    return path.split("/", 2)[1] if path.startswith("/") else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,12 @@ from uvicorn.server import ServerState
 
 from app.api.direct import MOST_BYTES, Direct, Exchange
 from app.api.lingering import SMALL_BYTES
-from app.api.predict import PATH
+from app.api.ways import Way
 
 logger = logging.getLogger(__name__)
 
-_PATH = PATH.encode()
-# Of a query that needs no decoding.
-_ADDRESS = re.compile(re.escape(_PATH) + rb"(?:\?([A-Za-z0-9_.=&-]*))?")
+# One that needs no decoding.
+_QUERY = re.compile(rb"[A-Za-z0-9_.=&-]*")
 
 
 class Connection(HttpToolsProtocol):
@@ -37,6 +36,8 @@ class Connection(HttpToolsProtocol):
         """The request of the direct way that is not answered yet; `cycle` may be that of the next one already."""
         self._held: bytes | None = None
         """What has come of the body of a request whose head is held back."""
+        self._held_for: tuple[Way, Mapping[str, str]]
+        """The way of that request, and the values of the places in its path."""
 
     def data_received(self, data: bytes) -> None:
         """Take in what the client sent."""
@@ -48,14 +49,13 @@ class Connection(HttpToolsProtocol):
         """Hold the head back, or begin with the request."""
         # The request before may have been answered in this very piece of data, which sets the timer again.
         self._unset_keepalive_if_required()
-        # By length first, which tells most others apart.
-        if len(self.url) >= len(_PATH) and self.url.startswith(_PATH) and self._may_be_direct():
+        if self.parser.get_method() == b"POST" and (way := self._way()) is not None:
             length = self._declared_length()
             if 0 < length <= MOST_BYTES:
-                self._held = b""
+                self._held, self._held_for = b"", way
                 return
             # What comes of the body is dropped, as long as it is little; see `app.api.lingering`.
-            if MOST_BYTES < length <= SMALL_BYTES and self._begin(self._direct.refuse):
+            if MOST_BYTES < length <= SMALL_BYTES and self._begin(partial(self._direct.refuse, *way)):
                 return
         super().on_headers_complete()
 
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
         """Begin with a request that was held back."""
         body = self._held
         if body is not None:
-            if self._begin(partial(self._direct.begin, body=body)):
+            if self._begin(partial(self._direct.begin, *self._held_for, body=body)):
                 self._held = None
                 return
             self._release()
@@ -90,18 +90,20 @@ class Connection(HttpToolsProtocol):
         self._answering = None
         self.on_response_complete()
 
-    def _may_be_direct(self) -> bool:
-        return (
+    def _way(self) -> tuple[Way, Mapping[str, str]] | None:
+        """The way of the request whose head has come, if it may go past ASGI."""
+        if not (
             self._direct.open
-            and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and not self.root_path
             and (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
-            and _ADDRESS.fullmatch(self.url) is not None
-        )
+        ):
+            return None
+        path, _, query = self.url.partition(b"?")
+        return self._direct.ways.find(path) if _QUERY.fullmatch(query) else None
 
     def _declared_length(self) -> int:
         """Bytes that the body is said to have; 0 if that is not said."""
@@ -117,7 +119,7 @@ class Connection(HttpToolsProtocol):
         before, self.cycle = self.cycle, cycle  # type: ignore[assignment]  # it has what uvicorn asks of one
         self._answering = cycle
         try:
-            cycle.exchange = begin(headers=self.headers, query=self.url[len(_PATH) + 1 :], send=cycle.send)
+            cycle.exchange = begin(headers=self.headers, query=self.url.partition(b"?")[2], send=cycle.send)
         except Exception:
             # Whatever it is, it is the ordinary way's to answer; here it would be taken for a fault of the client's.
             logger.exception("Unexpected error before a request was taken in")

@@ -1,30 +1,26 @@
-"""Small predict requests that came whole, answered without a task, an ASGI message or a wait.
+"""Small requests for an answer that came whole, answered without a task, an ASGI message or a wait.
 
 For a small image of a small model, tasks, messages and timers take as long as decoding it. So a connection hands such
 a request over as it is; it is checked, and answered from the event loop's next slice of images. Everything is checked
-by the same functions as on the ordinary way, through `app.api.predict`. Whatever is not plainly in order takes that
-way instead: nothing was done for it here, and there its error is made.
+by the same functions as by ASGI, those of the request's way (`app.api.ways`). Whatever is not plainly in order goes by
+ASGI: nothing was done for it here, and there its error is made.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from starlette.responses import Response
 
 from app.api import security
-from app.api.bodies import media_type
-from app.api.errors import answer as answer_error
-from app.api.errors import internal_error
+from app.api.deadlines import TIMEOUT, parse_deadline
 from app.api.observation import CLIENT_CLOSED_REQUEST, NO_SNIFFING, Notes
 from app.api.origin import Origins
-from app.api.predict import PATH, TIMEOUT, Predict, Query, is_image, parse_deadline, parse_query, render_answer
-from app.api.routes import declared_scopes
 from app.api.services import services_of_app
+from app.api.ways import Head, Inquiry, Way, Ways
 from app.errors import FoveaError, Overloaded
 from app.serving.classifier import Answer
 from app.serving.visit import Visit
@@ -37,7 +33,6 @@ MOST_BYTES = 8192
 
 # Headers that mean more than this way knows of.
 _UNUSUAL = frozenset({b"expect", b"transfer-encoding"})
-_TIMEOUT = TIMEOUT.encode()
 _SAFE = b": ".join(NO_SNIFFING) + b"\r\n"
 
 Headers = list[tuple[bytes, bytes]]
@@ -63,30 +58,39 @@ class Direct:
         self._settings = services.settings
         self._keys = services.keys
         self._origins = Origins(services)
-        self._scopes = declared_scopes(Predict)
+        self.ways = Ways(app.ways)
+        """By path."""
         self._most = min(MOST_BYTES, services.settings.max_body_bytes)
 
-    def begin(self, headers: Headers, query: bytes, body: bytes, send: Send) -> Exchange | None:
-        """Take in a request to the predict route, of which all has come; None: it is to go the ordinary way.
+    def begin(
+        self, way: Way, path: Mapping[str, str], *, headers: Headers, query: bytes, body: bytes, send: Send
+    ) -> Exchange | None:
+        """Take in a request of which all has come; None: it is to go the ordinary way.
 
         Args:
+            path: values of the places in the way's template.
             headers: names in lower case.
             query: what follows the question mark of the address.
             body: as long as its head says.
             send: called once with the answer: later, unless the exchange is left before; or now, if there is no room.
         """
         begin = time.perf_counter()
-        fields = dict(headers)
-        if not body or len(body) > self._most or not _holds_image(fields.get(b"content-type", b"")):
+        if not body or len(body) > self._most:
             return None
-        asked = self._check(fields, headers, query)
+        asked = self._check(way, path, headers, query)
         if asked is None:
             return None
-        wanted, deadline = asked
-        exchange = Exchange(self, send, wanted.top_k, begin, self.notes.identify(fields.get(b"x-request-id")))
+        inquiry, deadline, offered = asked
+        try:
+            images = inquiry.images(body)
+        except FoveaError:
+            return None
+        if len(images) != 1:
+            return None
+        exchange = Exchange(self, way, inquiry, send, begin, self.notes.identify(offered))
         try:
             visit = self.classifier.visit(
-                body, exchange.answer, model=wanted.model, version=wanted.version, deadline=deadline
+                images[0], exchange.answer, model=inquiry.model, version=inquiry.version, deadline=deadline
             )
         except Overloaded as error:
             exchange.refuse(error)
@@ -99,37 +103,41 @@ class Direct:
         metrics.stage("read", 0.0)
         return exchange
 
-    def refuse(self, headers: Headers, query: bytes, send: Send) -> Exchange | None:
+    def refuse(
+        self, way: Way, path: Mapping[str, str], *, headers: Headers, query: bytes, send: Send
+    ) -> Exchange | None:
         """Turn a request away of which only the head has come, if there is no room for it; else it is to go on.
 
         Under overload these are the most, and answering them must not take from the others what they need.
         """
         begin = time.perf_counter()
-        fields = dict(headers)
-        asked = self._check(fields, headers, query)
+        asked = self._check(way, path, headers, query)
         if asked is None:
             return None
-        wanted, deadline = asked
+        inquiry, deadline, offered = asked
         try:
-            self.classifier.check_admission(model=wanted.model, version=wanted.version, deadline=deadline)
+            self.classifier.check_admission(model=inquiry.model, version=inquiry.version, deadline=deadline)
         except Overloaded as error:
-            exchange = Exchange(self, send, wanted.top_k, begin, self.notes.identify(fields.get(b"x-request-id")))
+            exchange = Exchange(self, way, inquiry, send, begin, self.notes.identify(offered))
             exchange.refuse(error)
             return exchange
         return None
 
-    def _check(self, fields: Mapping[bytes, bytes], headers: Headers, query: bytes) -> tuple[Query, float] | None:
-        """What is asked for, and by when; None if anything is not plainly in order."""
+    def _check(
+        self, way: Way, path: Mapping[str, str], headers: Headers, query: bytes
+    ) -> tuple[Inquiry, float, bytes | None] | None:
+        """What is asked for, by when, and the id that the client offers; None if anything is not plainly in order."""
+        fields = dict(headers)
         if len(fields) < len(headers) or not _UNUSUAL.isdisjoint(fields):
             return None
         try:
             if self._origins.anonymous:
                 self._origins.check(METHOD, fields)
-            elif self._scopes is not None:
-                security.authorize(self._keys, {"headers": headers}, self._scopes)
-            timeout = fields.get(_TIMEOUT)
-            deadline = parse_deadline(None if timeout is None else timeout.decode("latin-1"), self._settings)
-            return parse_query({"query_string": query}), deadline
+            else:
+                security.authorize(self._keys, {"headers": headers}, way.scopes)
+            names = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+            deadline = parse_deadline(names.get(TIMEOUT), self._settings)
+            return way.begin(Head(path, query, names)), deadline, fields.get(b"x-request-id")
         except FoveaError:
             return None
 
@@ -137,14 +145,15 @@ class Direct:
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = ("_begin", "_direct", "_send", "_top_k", "request_id", "visit")
+    __slots__ = ("_begin", "_direct", "_inquiry", "_send", "_way", "request_id", "visit")
 
     visit: Visit
 
-    def __init__(self, direct: Direct, send: Send, top_k: int, begin: float, request_id: str) -> None:
+    def __init__(self, direct: Direct, way: Way, inquiry: Inquiry, send: Send, begin: float, request_id: str) -> None:
         self._direct = direct
+        self._way = way
+        self._inquiry = inquiry
         self._send: Send | None = send
-        self._top_k = top_k
         self._begin = begin
         self.request_id = request_id
 
@@ -155,7 +164,7 @@ class Exchange:
             answer = self._render(visit)
         except Exception:
             logger.exception("Unexpected error", extra={"request_id": self.request_id})
-            answer = _lines(internal_error(self.request_id))
+            answer = _lines(self._way.failures.internal(self.request_id))
         self._answer(*answer)
         self._direct.notes.metrics.stage("render", time.perf_counter() - begin)
 
@@ -174,13 +183,13 @@ class Exchange:
         assert visit.result is not None
         answer = Answer.of(visit.engine.loaded, [visit.result])
         try:
-            body = render_answer(answer, [None], self._top_k, self.request_id)
+            reply = self._inquiry.render(answer, self.request_id)
         except FoveaError as error:
             return self._problem(error)
-        return 200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body), body
+        return 200, _head(reply.head()), reply.body
 
     def _problem(self, error: FoveaError) -> tuple[int, bytes, bytes]:
-        return _lines(answer_error(error, {"app": self._direct.app, "fovea.request_id": self.request_id}))
+        return _lines(self._way.failures.answer(error, {"app": self._direct.app, "fovea.request_id": self.request_id}))
 
     def _answer(self, status: int, head: bytes, body: bytes) -> None:
         # Let go of the connection's side, which holds this exchange.
@@ -191,15 +200,12 @@ class Exchange:
 
     def _end(self, status: int) -> None:
         seconds = time.perf_counter() - self._begin
-        self._direct.notes.end(self.request_id, route=PATH, method=METHOD, status=status, seconds=seconds)
-
-
-# Clients send the same few.
-@lru_cache(maxsize=64)
-def _holds_image(content_type: bytes) -> bool:
-    return is_image(media_type({"content-type": content_type.decode("latin-1")}))
+        self._direct.notes.end(self.request_id, route=self._way.template, method=METHOD, status=status, seconds=seconds)
 
 
 def _lines(response: Response) -> tuple[int, bytes, bytes]:
-    head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
-    return response.status_code, head, bytes(response.body)
+    return response.status_code, _head(response.raw_headers), bytes(response.body)
+
+
+def _head(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(name + b": " + value + b"\r\n" for name, value in headers)

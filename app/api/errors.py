@@ -173,7 +173,7 @@ def render(error: errors.FoveaError, request_id: str | None, retry_after: float 
     return problem(kind.status, error.code, kind.title, str(error), request_id=request_id, headers=headers)
 
 
-def internal_error(request_id: str | None) -> Response:
+def internal(request_id: str | None) -> Response:
     """The answer when our own code failed: no stack trace, only the id under which the log has it."""
     status, title, _ = codes()["error"]
     detail = "The service failed on this request. Its log has the reason under the id of this problem."

@@ -12,12 +12,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
+from app.api.deadlines import TIMEOUT, parse_deadline
 from app.api.departure import Departure
 from app.api.examples import answer, binary, files
 from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.pools import run_in
-from app.api.predict import TIMEOUT, parse_deadline, parse_version, read_images
+from app.api.predict import parse_version, read_images
 from app.api.routes import requires
 from app.api.sandbox import SANDBOX
 from app.api.services import Services, services_of

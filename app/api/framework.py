@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 import app as package
 from app.api import datasets, docs, error_handlers, explain, models, openapi, training_jobs
+from app.api.protocols import documents
 from app.api.routes import PlainRoute
 from app.api.services import Services
 
@@ -27,6 +28,7 @@ _TAGS = [
     {"name": "models", "description": "Versions, what they were measured at, and which of them answers."},
     {"name": "datasets", "description": "Labelled images to train on."},
     {"name": "training", "description": "Jobs that make the next version."},
+    documents.TAG,
     {"name": "health", "description": "Probes and metrics."},
 ]
 

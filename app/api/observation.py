@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import ClientGone, internal_error, render
+from app.api.errors import ClientGone, internal, render
 from app.api.services import Services
 from app.errors import FoveaError
 from app.metrics import Metrics
@@ -103,7 +103,7 @@ class Observation:
             logger.exception("Unexpected error", extra={"request_id": request_id})
             if status != 0:
                 raise  # half an answer is out; the server can only cut the connection
-            await internal_error(request_id)(scope, receive, observed)
+            await internal(request_id)(scope, receive, observed)
         finally:
             self._notes.end(
                 request_id,

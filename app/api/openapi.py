@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.api import errors, predict_document
 from app.api.guarded import GuardedRoute
+from app.api.protocols import documents as protocols
 from app.api.routes import PlainRoute
 from app.api.security import SCOPES
 
@@ -83,9 +84,11 @@ def build(app: FastAPI) -> dict[str, Any]:
     paths: dict[str, Any] = document["paths"]
     _drop_foreign_errors(paths)
     _restore_examples(app, paths)
-    document["paths"] = {**predict_document.paths(problems), **paths, **_PLAIN}
+    document["paths"] = {**predict_document.paths(problems), **paths, **_PLAIN, **protocols.paths()}
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update({"Problem": PROBLEM_SCHEMA, **predict_document.SCHEMAS})
+    components.setdefault("schemas", {}).update(
+        {"Problem": PROBLEM_SCHEMA, **predict_document.SCHEMAS, **protocols.SCHEMAS}
+    )
     for leftover in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(leftover, None)
     components["securitySchemes"] = {

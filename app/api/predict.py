@@ -17,6 +17,7 @@ import orjson
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
+from app.api import errors
 from app.api.bodies import (
     RAW_TYPES,
     File,
@@ -27,21 +28,23 @@ from app.api.bodies import (
     printable,
     stream_body,
 )
+from app.api.deadlines import TIMEOUT, parse_deadline
 from app.api.departure import Departure
 from app.api.errors import UnsupportedMediaType, request_id_of
 from app.api.routes import PlainRoute, check_query, requires
 from app.api.services import services_of
+from app.api.ways import Head, Reply, Way
 from app.errors import DeadlineExceeded, FoveaError, InvalidImage, InvalidRequest
 from app.names import check_name
 from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
+from app.serving.tensors import Image
 from app.serving.ticket import Stage
 from app.settings import Settings
 
 PATH = "/api/v1/predict"
 PARAMETERS = ("model", "version", "top_k")
 DEFAULT_TOP_K = 5
-TIMEOUT = "fovea-timeout-ms"
 
 _JSON = (b"content-type", b"application/json")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -110,6 +113,32 @@ class Predict:
             stages += [("admission", begin, admitted), ("read", admitted, read), ("render", answered, sent)]
 
 
+class Lone:
+    """A request of one image, which is its body; as `app.api.ways.Inquiry`."""
+
+    def __init__(self, head: Head) -> None:
+        query = parse_query({"query_string": head.query})
+        self.model = query.model
+        self.version = query.version
+        self._top_k = query.top_k
+        kind = media_type(head.headers)
+        if not is_image(kind):
+            raise _unsupported(kind)
+
+    def images(self, body: bytes) -> Sequence[Image]:
+        """The body."""
+        return (body,)
+
+    def render(self, answer: Answer, request_id: str) -> Reply:
+        """As `render_answer`."""
+        return Reply(render_answer(answer, [None], self._top_k, request_id))
+
+
+def lone() -> Way:
+    """The way of such a request past ASGI; on the ordinary one `Predict` takes all kinds of bodies."""
+    return Way(PATH, Lone, errors)
+
+
 def route() -> PlainRoute:
     """The route."""
     return PlainRoute(PATH, Predict(), methods=["POST"])
@@ -137,24 +166,6 @@ def parse_query(scope: Scope) -> Query:
     )
 
 
-def parse_deadline(text: str | None, settings: Settings) -> float:
-    """When the request is given up, by `time.monotonic`: after what `text`, the value of its header Fovea-Timeout-Ms,
-    allows, and at the latest after what the service allows.
-
-    Raises:
-        InvalidRequest: the header's value is not allowed; the message says what is.
-    """
-    seconds = settings.request_timeout
-    if text is not None:
-        if _NUMBER.fullmatch(text) is None:
-            raise InvalidRequest(
-                f"Fovea-Timeout-Ms: {printable(text[:40])!r} is not allowed. Allowed: a whole number of milliseconds, "
-                "from 1 up."
-            )
-        seconds = min(seconds, int(text) / 1000)
-    return time.monotonic() + seconds
-
-
 async def read_images(
     receive: Receive, headers: Mapping[str, str], settings: Settings, take: Callable[[int], None]
 ) -> list[File]:
@@ -180,10 +191,7 @@ async def read_images(
         body = await gather_body(receive, headers, settings.max_body_bytes, take)
         files = [File(None, [body])] if body else []
     else:
-        raise UnsupportedMediaType(
-            f"Content-Type {printable(kind)!r} is not accepted here. Allowed: image/*, application/octet-stream, "
-            "or multipart/form-data with one file an image."
-        )
+        raise _unsupported(kind)
     if not files:
         raise InvalidRequest(
             "There is no image in the request. Send one as the body, or any number as files of a multipart/form-data "
@@ -195,6 +203,13 @@ async def read_images(
 def is_image(kind: str) -> bool:
     """Whether a body of a media type is itself the image; empty: of none that was named."""
     return kind == "" or kind.startswith("image/") or kind in RAW_TYPES
+
+
+def _unsupported(kind: str) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        f"Content-Type {printable(kind)!r} is not accepted here. Allowed: image/*, application/octet-stream, "
+        "or multipart/form-data with one file an image."
+    )
 
 
 def render_answer(answer: Answer, names: Sequence[str | None], top_k: int, request_id: str | None) -> bytes:

@@ -26,9 +26,11 @@ import numpy.typing as npt
 
 from app.errors import FoveaError, ImageTooLarge, InferenceFailed, InvalidImage
 from app.metrics import Metrics
-from app.preprocessing import Float32Array, UInt8Array, to_array
+from app.preprocessing import Float32Array, to_array
 from app.serving.pace import Pace
+from app.serving.runtimes.base import Batch
 from app.serving.slices import Slices
+from app.serving.tensors import Image, fit_input, size
 from app.serving.ticket import Lone, Result, Ticket, too_late
 from app.serving.turns import Turns, Work
 from app.serving.versions import LoadedVersion
@@ -125,9 +127,9 @@ class Engine:
         finally:
             self._pace.go(ticket.count, answered=answered)
 
-    def takes_here(self, image: bytes) -> bool:
+    def takes_here(self, image: Image) -> bool:
         """Whether an image is one to be answered on the event loop."""
-        return self._small and len(image) <= _SMALL_BYTES
+        return self._small and size(image) <= _SMALL_BYTES
 
     def begin_here(self, ticket: Lone) -> None:
         """Take in a call of an image that `takes_here`, and keep the engine open until `end_here`."""
@@ -225,6 +227,8 @@ class Engine:
         patience = _SLICE_SECONDS if here else _PATIENCE_SECONDS
         ready: list[Work] = []
         waits: list[float] = []
+        scaled: list[tuple[Work, float, Batch]] = []
+        """Tensors of a graph that takes float32, which are not to be scaled again."""
         outcomes: list[Outcome] = []
         begun = now = time.perf_counter()
         taken = 0
@@ -242,19 +246,29 @@ class Engine:
             elif isinstance(result, FoveaError):
                 self._metrics.rejected(result.code)
                 outcomes.append((ticket, index, result))
+            elif result is not None and result.dtype != np.uint8:
+                scaled.append(((ticket, index), ticket.since + took, result))
             elif result is not None:
                 arrays[len(ready)] = result
                 ready.append((ticket, index))
                 waits.append(ticket.since + took)
+        if scaled:
+            these, since, tensors = zip(*scaled, strict=True)
+            outcomes += self._infer(np.stack(tensors), [*these], [*since])
         return outcomes + self._infer(arrays, ready, waits), work[taken:]
 
-    def _decode(self, ticket: Ticket, index: int, now: float, max_pixels: int) -> UInt8Array | FoveaError | None:
+    def _decode(self, ticket: Ticket, index: int, now: float, max_pixels: int) -> Batch | FoveaError | None:
         """The array of one image, or its error; None if nobody waits for it."""
         data = ticket.image(index)
         if data is None or ticket.expired(time.monotonic()):
             return None
         try:
-            array = to_array(data, self.loaded.manifest.preprocessing, max_pixels=max_pixels)
+            manifest = self.loaded.manifest
+            array: Batch
+            if isinstance(data, bytes):
+                array = to_array(data, manifest.preprocessing, max_pixels=max_pixels)
+            else:
+                array = fit_input(data, manifest)
         except FoveaError as error:
             return error
         except Exception:
@@ -266,7 +280,7 @@ class Engine:
             ticket.stages += [("queue", ticket.since, now), ("decode", now, end)]
         return array
 
-    def _infer(self, arrays: UInt8Array, ready: list[Work], waits: list[float]) -> list[Outcome]:
+    def _infer(self, arrays: Batch, ready: list[Work], waits: list[float]) -> list[Outcome]:
         """Run the engine on the first of `arrays`; what nobody waits for any more is left out."""
         begin = time.perf_counter()
         now = time.monotonic()
@@ -290,7 +304,7 @@ class Engine:
                 ticket.stages.append(("inference", begin, time.perf_counter()))
         return [(ticket, index, result) for (ticket, index), result in zip(ready, results, strict=True)]
 
-    def _predict(self, batch: UInt8Array) -> Sequence[Result]:
+    def _predict(self, batch: Batch) -> Sequence[Result]:
         begin = time.perf_counter()
         # A plain read of another thread's number: if it is just changing, either answer will do.
         rows = self.loaded.runtime.predict(batch, alone=self._pace.inside == len(batch) == 1)

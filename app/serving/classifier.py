@@ -19,6 +19,7 @@ from app.serving.engine_choice import EngineChoice
 from app.serving.runtimes.base import RuntimeLoader
 from app.serving.shelf import Shelf
 from app.serving.status import Status
+from app.serving.tensors import Image
 from app.serving.ticket import Stage, Ticket
 from app.serving.versions import LoadedVersion
 from app.serving.visit import Visit
@@ -131,20 +132,20 @@ class Classifier:
 
     async def classify(
         self,
-        images: Sequence[bytes],
+        images: Sequence[Image],
         *,
         model: str | None = None,
         version: int | Literal["production"] | None = None,
         deadline: float = math.inf,
         stages: list[Stage] | None = None,
     ) -> Answer:
-        """Classify encoded images.
+        """Classify images.
 
         An image that cannot be classified becomes its error in `results`; the others are answered. All are
         answered by the same version, whatever is promoted meanwhile. Cancelling the call frees its place in the queue.
 
         Args:
-            images: encoded files, at least one.
+            images: encoded files or tensors, at least one.
             model: None for the default model.
             version: a number, or None or "production" for the one that the promotion log names.
             deadline: by `time.monotonic`; what was not begun by then never is.
@@ -185,7 +186,7 @@ class Classifier:
 
     def visit(
         self,
-        image: bytes,
+        image: Image,
         then: Callable[[Visit], None],
         *,
         model: str | None,

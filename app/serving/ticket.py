@@ -11,6 +11,7 @@ from typing import cast
 
 from app.errors import DeadlineExceeded, FoveaError
 from app.preprocessing import Float32Array
+from app.serving.tensors import Image
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Ticket:
 
     def __init__(
         self,
-        images: Sequence[bytes],
+        images: Sequence[Image],
         *,
         loop: asyncio.AbstractEventLoop,
         deadline: float = math.inf,
@@ -51,7 +52,7 @@ class Ticket:
         """A call that begins now.
 
         Args:
-            images: encoded files.
+            images: encoded files or tensors.
             loop: the event loop that it belongs to, which is costly to ask for.
             deadline: by `time.monotonic`; what was not begun by then never is.
             stages: grows by what is done for the call, if it is there.
@@ -62,7 +63,7 @@ class Ticket:
         self.since = time.perf_counter()
         self.over = False
         """Whether nobody waits for answers any more. Only ever goes from false to true."""
-        self._images: Sequence[bytes] | None = images
+        self._images: Sequence[Image] | None = images
         self._loop = loop
         self._begun = 0
         self._results: list[Result | None] = [None] * self.count
@@ -80,8 +81,8 @@ class Ticket:
         self._begun = min(first + most, self.count)
         return [(self, index) for index in range(first, self._begun)]
 
-    def image(self, index: int) -> bytes | None:
-        """The encoded image; None once the call is over."""
+    def image(self, index: int) -> Image | None:
+        """The image; None once the call is over."""
         images = self._images
         return None if images is None else images[index]
 
@@ -132,7 +133,7 @@ class Lone(Ticket):
     __slots__ = ("_then", "_timer")
 
     def __init__(
-        self, image: bytes, then: Callable[[Result], None], *, loop: asyncio.AbstractEventLoop, deadline: float
+        self, image: Image, then: Callable[[Result], None], *, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> None:
         """`then` is called once, on the event loop, with the answer or the error that ended the call, unless it was
         abandoned; the others as of `Ticket`."""

@@ -8,6 +8,7 @@ from app.errors import DeadlineExceeded, NotReady
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.batching import Engine
+from app.serving.tensors import Image
 from app.serving.ticket import Lone, Result, Ticket
 
 
@@ -21,7 +22,7 @@ class Visit:
 
     def __init__(
         self,
-        image: bytes,
+        image: Image,
         then: Callable[[Visit], None],
         engine: Engine,
         admission: Admission,

@@ -19,7 +19,8 @@ from uvicorn.server import ServerState
 
 from app.api.connection import Connection
 from app.api.direct import Direct
-from app.preprocessing import Float32Array, UInt8Array
+from app.preprocessing import Float32Array
+from app.serving.runtimes.base import Batch
 from app.serving.runtimes.fake import FakeRuntime
 from app.store.registry import Registry
 from tests.api.conftest import API, Keyring, StartAPI
@@ -352,7 +353,7 @@ async def test_a_fault_before_a_request_is_taken_in_is_the_ordinary_ways(
     """The client is not told that it was its own, and the connection goes on."""
     line = await open_line()
     with monkeypatch.context() as patch:
-        patch.setattr("app.api.direct.parse_query", lambda _: 1 / 0)
+        patch.setattr("app.api.direct.parse_deadline", lambda *_: 1 / 0)
         assert (await line.send(request())).status == 200
     assert line.asked == ["/api/v1/predict"]
     assert "before a request was taken in" in caplog.text
@@ -377,7 +378,7 @@ class Slow(FakeRuntime):
 
     calls = 0
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         self.calls += 1
         if self.calls > 5:
             time.sleep(0.04)
@@ -503,7 +504,7 @@ async def test_a_fault_of_ours_is_an_internal_error(
     """Without a stack trace in the answer; others are answered."""
     line = Line(await start())
     with monkeypatch.context() as patch:
-        patch.setattr("app.api.direct.render_answer", lambda *_: 1 / 0)
+        patch.setattr("app.api.predict.render_answer", lambda *_: 1 / 0)
         reply = await line.send(request())
     assert (reply.status, reply.document["code"]) == (500, "error")
     assert reply.document["id"] in {record.__dict__.get("request_id") for record in caplog.records}

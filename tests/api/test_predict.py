@@ -16,8 +16,9 @@ import pytest
 
 from app.api.predict import render_answer
 from app.errors import InferenceFailed
-from app.preprocessing import Float32Array, UInt8Array
+from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
+from app.serving.runtimes.base import Batch
 from app.serving.runtimes.fake import FakeRuntime
 from app.store.manifest import Manifest
 from app.store.registry import Registry
@@ -307,7 +308,7 @@ class Gated(FakeRuntime):
         self.open = threading.Event()
         self.open.set()  # the golden examples pass
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         time.sleep(0.002)  # what takes less is answered on the event loop, which must not be held up
         self.open.wait(10)
         return super().predict(batch)
@@ -392,7 +393,7 @@ class Breaking(FakeRuntime):
 
     broken = False
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         if self.broken:
             raise InferenceFailed("The engine failed.")
         return super().predict(batch)

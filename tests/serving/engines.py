@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.preprocessing import Float32Array, UInt8Array
+from app.preprocessing import Float32Array
+from app.serving.runtimes.base import Batch
 from app.serving.runtimes.fake import FakeRuntime
 from app.store.manifest import Manifest
 
@@ -52,7 +53,7 @@ class _Runtime(FakeRuntime):
         self._version = int(folder.name)
         self._replays = 5
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         if self._replays:
             self._replays -= 1
             # Slow enough to be given to lanes; what is answered on the event loop could not be held up there.

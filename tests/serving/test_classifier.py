@@ -27,6 +27,7 @@ from app.errors import (
 )
 from app.preprocessing import Float32Array, UInt8Array, to_array
 from app.serving.classifier import Answer
+from app.serving.runtimes.base import Batch
 from app.serving.runtimes.fake import FakeRuntime
 from app.store.registry import Registry
 from tests.serving.conftest import StartClassifier
@@ -522,7 +523,7 @@ async def test_small_images_of_a_small_model_are_answered_where_they_arrive(
     threads: list[tuple[int, str]] = []
 
     class Watched(FakeRuntime):
-        def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+        def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
             threads.append((len(batch), threading.current_thread().name))
             return super().predict(batch)
 

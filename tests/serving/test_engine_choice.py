@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from app.errors import ConfigurationError, InferenceFailed, NotReady, VersionRefused
-from app.preprocessing import Float32Array, UInt8Array
+from app.preprocessing import Float32Array
 from app.serving import candidates as candidates_module
 from app.serving import tuning as tuning_module
 from app.serving.candidates import Candidate, candidates
 from app.serving.engine_choice import EngineChoice, Opening
 from app.serving.golden import read_expected
-from app.serving.runtimes.base import Runtime
+from app.serving.runtimes.base import Batch, Runtime
 from app.serving.runtimes.fake import FakeRuntime
 from app.serving.tuning_cache import TuningCache
 from app.settings import Settings
@@ -77,7 +77,7 @@ class _Timed(FakeRuntime):
         self._workshop, self._label, self._traits = workshop, name, traits
         self._calls = 0
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         self._calls += 1
         traits = self._traits
         if traits.get("broken") and self._calls > 2:

@@ -16,7 +16,8 @@ def call(name: bytes, images: int) -> Ticket:
 
 def names(work: list[Work]) -> list[str]:
     """What was taken: the call's name and the image's position."""
-    return [f"{(ticket.image(0) or b'?').decode()}{index}" for ticket, index in work]
+    images = [(ticket.image(0), index) for ticket, index in work]
+    return [f"{image.decode() if isinstance(image, bytes) else '?'}{index}" for image, index in images]
 
 
 async def test_calls_take_turns_and_keep_their_own_order() -> None:

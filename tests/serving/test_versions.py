@@ -14,7 +14,7 @@ from app.errors import StorageFailed, VersionRefused
 from app.metrics import Metrics
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
 from app.serving.engine_choice import EngineChoice
-from app.serving.runtimes.base import RuntimeLoader
+from app.serving.runtimes.base import Batch, RuntimeLoader
 from app.serving.runtimes.fake import FakeRuntime
 from app.serving.runtimes.loading import load_fake, load_openvino
 from app.serving.versions import LoadedVersion, load_version
@@ -190,7 +190,7 @@ def test_a_version_that_depends_on_the_batch_is_refused(registry: Registry, load
     """An answer that changes with what else is in the batch would change with the load."""
 
     class Batchy(FakeRuntime):
-        def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+        def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
             return super().predict(batch if len(batch) > 1 else 255 - batch // 2)
 
     version = add_version(registry)
@@ -224,7 +224,7 @@ def test_whatever_an_engine_raises_is_a_refusal_and_the_engine_is_closed(
     closed = []
 
     class Broken(FakeRuntime):
-        def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+        def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
             raise RuntimeError("out of luck")
 
         def close(self) -> None:

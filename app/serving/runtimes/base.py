@@ -8,6 +8,8 @@ from typing import Protocol
 from app.preprocessing import Float32Array, UInt8Array
 from app.store.manifest import Manifest
 
+Batch = UInt8Array | Float32Array
+
 
 class Runtime(Protocol):
     """A loaded model. Thread-safe: as many calls of `predict` as it has lanes run at a time, of a small model one more
@@ -17,11 +19,11 @@ class Runtime(Protocol):
     name: str
     """Engine and precision, as metrics and the API show them: "openvino-f32"."""
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         """Classify a batch.
 
         Args:
-            batch: uint8 [n, height, width, channels], preprocessed but not scaled.
+            batch: uint8 [n, height, width, channels], preprocessed but not scaled; or float32, as the graph takes it.
             alone: nothing else runs or waits, so that the call may take the threads of all lanes.
 
         Returns:

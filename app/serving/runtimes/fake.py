@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from app.errors import InferenceFailed
-from app.preprocessing import Float32Array, UInt8Array
+from app.preprocessing import Float32Array
+from app.serving.runtimes.base import Batch
 from app.serving.runtimes.outputs import softmax
 from app.store.manifest import Manifest
 
@@ -25,7 +26,7 @@ class FakeRuntime:
         self._classes = len(manifest.labels)
         self._open = True
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         if not self._open:
             raise InferenceFailed("The model has been unloaded.")
         return probabilities(batch, self._classes)
@@ -34,7 +35,7 @@ class FakeRuntime:
         self._open = False
 
 
-def probabilities(batch: UInt8Array, classes: int) -> Float32Array:
+def probabilities(batch: Batch, classes: int) -> Float32Array:
     """What the fake answers: uint8 [n, height, width, channels] to float32 [n, classes]."""
     means = batch.mean(axis=(1, 2, 3), dtype=np.float64) / 255 * (classes - 1)
     return softmax((-((np.arange(classes) - means[:, None]) ** 2)).astype(np.float32))

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from app.errors import InferenceFailed, VersionRefused
-from app.preprocessing import Float32Array, UInt8Array
+from app.preprocessing import Float32Array
+from app.serving.runtimes.base import Batch
 from app.serving.runtimes.inputs import to_input
 from app.serving.runtimes.outputs import no_images, to_probabilities
 from app.serving.runtimes.spare import spare_calls
@@ -60,7 +61,7 @@ class LiteRTRuntime:
             self._lanes.put(lane)
         self._open = True
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         if not self._open:
             raise InferenceFailed("The model has been unloaded.")
         if len(batch) == 0:

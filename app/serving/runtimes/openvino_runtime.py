@@ -15,8 +15,9 @@ from typing import Any
 from app.errors import InferenceFailed, VersionRefused
 from app.instructions import multiplies_int8
 from app.openvino_import import import_openvino
-from app.preprocessing import Float32Array, UInt8Array
+from app.preprocessing import Float32Array
 from app.serving.processor import processor
+from app.serving.runtimes.base import Batch
 from app.serving.runtimes.compiled_models import CompiledModels
 from app.serving.runtimes.inputs import to_input
 from app.serving.runtimes.outputs import no_images, to_probabilities
@@ -70,7 +71,7 @@ class OpenVINORuntime:
         self._narrow: _Requests | None = _Requests(narrow, _calls(folder, lanes))
         self._wide = _Requests(whole[0], 1) if whole else None
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         requests = self._wide if alone and self._wide is not None else self._narrow
         if requests is None:
             raise InferenceFailed("The model has been unloaded.")

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import InferenceFailed, VersionRefused
-from app.preprocessing import Float32Array, UInt8Array, scale
+from app.preprocessing import Float32Array
+from app.serving.runtimes.base import Batch
+from app.serving.runtimes.inputs import scaled
 from app.serving.runtimes.outputs import no_images, to_probabilities
 from app.store.manifest import Manifest
 
@@ -62,13 +64,13 @@ class TensorFlowRuntime:
         # The signature does not own its variables: they live as long as this object.
         self._loaded = loaded
 
-    def predict(self, batch: UInt8Array, *, alone: bool = False) -> Float32Array:
+    def predict(self, batch: Batch, *, alone: bool = False) -> Float32Array:
         if self._loaded is None:
             raise InferenceFailed("The model has been unloaded.")
         if len(batch) == 0:
             return no_images(self._manifest)
         try:
-            values = self._tf.constant(scale(batch, self._manifest.preprocessing), self._dtype)
+            values = self._tf.constant(scaled(batch, self._manifest.preprocessing), self._dtype)
             output = self._signature(**{self._input: values})[self._output].numpy()
         # Errors of the graph have no common base below Exception.
         except Exception as error:

@@ -1,0 +1,15 @@
+"""What the OpenAPI document says of other servers' protocols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.api.protocols import responses, tfserving_document
+
+TAG = {"name": "protocols", "description": "Other servers' protocols, for clients that speak them already."}
+SCHEMAS: dict[str, Any] = {**responses.SCHEMAS}
+
+
+def paths() -> dict[str, Any]:
+    """The path items of all protocols."""
+    return {**tfserving_document.paths()}

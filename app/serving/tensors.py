@@ -1,0 +1,56 @@
+"""Images that come as the numbers which the graph takes, and not as encoded files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import InvalidRequest
+from app.preprocessing import Float32Array, UInt8Array
+from app.store.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One image that its sender has preprocessed."""
+
+    values: npt.NDArray[Any]
+    """[height, width, channels]; may be a view of the request's body."""
+    typed: bool
+    """Whether the sender said of which type they are. Numbers of JSON are of none: they must only fit."""
+
+
+Image = bytes | Tensor
+"""An encoded file, or a tensor."""
+
+
+def size(image: Image) -> int:
+    """Bytes that an image takes."""
+    return len(image) if isinstance(image, bytes) else image.values.nbytes
+
+
+def fit_input(tensor: Tensor, manifest: Manifest) -> UInt8Array | Float32Array:
+    """The values as the version's graph takes them, uint8 or float32 [height, width, channels]; no copy where they are.
+
+    Raises:
+        InvalidRequest: their shape or type is another; the message says what is expected.
+    """
+    values, shape, wanted = tensor.values, manifest.preprocessing.shape, np.dtype(manifest.input.dtype)
+    expected = f"{manifest.model} takes {wanted.name} {list(shape)} for each image, preprocessed"
+    if values.shape != shape:
+        raise InvalidRequest(f"The tensor of an image has the shape {list(values.shape)}; {expected}.")
+    if values.dtype == wanted:
+        return values
+    if tensor.typed or values.dtype.kind not in "iuf":
+        raise InvalidRequest(f"The tensor of an image is {values.dtype.name}; {expected}.")
+    if wanted.kind == "f":
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.uint8)
+    if not np.array_equal(whole, values):
+        raise InvalidRequest(f"The tensor of an image holds other numbers than whole ones from 0 to 255; {expected}.")
+    return whole
