@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.jobs.spec import TrainingSpec
 from app.store.manifest import PromotionDecision
+from app.store.storage import sync_folder
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -257,11 +258,7 @@ class JobFolder:
             # A full disk leaves half a file, which would be in the way of nothing but the space that it takes.
             temporary.unlink(missing_ok=True)
             raise
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self.path)
 
 
 def now() -> datetime:

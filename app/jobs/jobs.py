@@ -16,6 +16,7 @@ from app.jobs.document import JobDocument, JobList, UnreadableJob, readable
 from app.jobs.folder import FINAL, JobFolder, JobState, State, now
 from app.jobs.spec import TrainingSpec
 from app.names import check_name
+from app.store.storage import sync_folder
 
 _STAGING = ".new-"
 # A submission takes milliseconds; what is older than this was left by a process that died.
@@ -51,7 +52,7 @@ class Jobs:
                     target = self.root / _new_id(submitted_at)
                     if not target.exists():
                         staged.path.rename(target)
-                        _sync(self.root)
+                        sync_folder(self.root)
                         return JobFolder(target)
                 finally:
                     shutil.rmtree(staged.path, ignore_errors=True)
@@ -190,11 +191,3 @@ def _ids(root: Path) -> list[str]:
             ]
     except FileNotFoundError:
         return []
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
