@@ -58,6 +58,15 @@ class JobState(BaseModel):
     finished_at: datetime | None = None
     reason: str | None = Field(None, description="Why it failed or was cancelled, for people.")
 
+    def begun(self) -> JobState:
+        """What it is once one more attempt has begun, now."""
+        update = {"state": "running", "attempt": self.attempt + 1, "started_at": self.started_at or now()}
+        return self.model_copy(update=update)
+
+    def ended(self, final: State, reason: str | None = None) -> JobState:
+        """What it is once the job has ended, now."""
+        return self.model_copy(update={"state": final, "finished_at": now(), "reason": reason})
+
 
 class Progress(BaseModel):
     """A line of `progress.jsonl`."""

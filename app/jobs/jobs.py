@@ -139,7 +139,7 @@ class Jobs:
             # Without the lock somebody is at work on it and sees the marker, or the next one who takes it does.
             if held:
                 reason = "Cancelled before it began." if state.attempt == 0 else "Cancelled on request."
-                job.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now(), "reason": reason}))
+                job.write_state(state.ended("cancelled", reason))
         return job
 
     def log(self, job_id: str, *, lines: int | None = None) -> str:

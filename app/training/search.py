@@ -13,7 +13,7 @@ import time
 
 from app.errors import TrainingFailed
 from app.jobs.executors.choice import make_trial_launcher
-from app.jobs.folder import JobFolder, now
+from app.jobs.folder import JobFolder
 from app.jobs.search import Values
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import (
@@ -217,11 +217,7 @@ class SearchRun:
         if refused is not None:
             reason = f"These values do not go together: {refused}"[:1000]
             state = trial.state()
-            trial.write_state(
-                state.model_copy(
-                    update={"state": "failed", "started_at": state.submitted_at, "finished_at": now(), "reason": reason}
-                )
-            )
+            trial.write_state(state.model_copy(update={"started_at": state.submitted_at}).ended("failed", reason))
         return self._look(trial)
 
     def _tell_end(self, trial: TrialDocument) -> None:

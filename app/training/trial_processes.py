@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from app.jobs import out_of_memory
-from app.jobs.folder import FINAL, JobFolder, now
+from app.jobs.folder import FINAL, JobFolder
 from app.jobs.trials import TrialFolder
 
 # A trial that dies so often without a checkpoint in between has failed.
@@ -64,13 +64,11 @@ class TrialProcesses:
                 return
             if self._attempt_at_launch.get(trial.number) == state.attempt:
                 # It died before it could say that it had begun: that counts, or it would be tried for ever.
-                state = state.model_copy(
-                    update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
-                )
+                state = state.begun()
                 trial.write_state(state)
             self._attempt_at_launch.pop(trial.number, None)
             if trial.stopped() is not None:
-                trial.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now()}))
+                trial.write_state(state.ended("cancelled"))
                 return
             fruitful = max((line.attempt for line in trial.checkpoints()), default=0)
             if state.attempt - fruitful >= _DEATHS:
@@ -78,7 +76,7 @@ class TrialProcesses:
                     f"Its process died {_DEATHS} times without a checkpoint in between. If it was memory: "
                     f"{out_of_memory.advice(trial)}"
                 )
-                trial.write_state(state.model_copy(update={"state": "failed", "finished_at": now(), "reason": reason}))
+                trial.write_state(state.ended("failed", reason))
                 return
         self._attempt_at_launch[trial.number] = state.attempt
         self._launcher.launch(trial)
@@ -110,4 +108,4 @@ class TrialProcesses:
             for trial in trials:
                 with trial.hold() as held:
                     if held and (state := trial.state()).state not in FINAL:
-                        trial.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now()}))
+                        trial.write_state(state.ended("cancelled"))
