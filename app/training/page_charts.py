@@ -185,8 +185,9 @@ def reliability(bins: list[dict[str, Any]], before: list[dict[str, Any]]) -> str
     return _svg(width, height, "Share of right answers over the highest probability", parts)
 
 
-def interval(value: float, ends: list[float], *, low: float, width: int = 120, height: int = 14) -> str:
+def interval(value: float, ends: list[float], *, low: float) -> str:
     """A share with its interval, as a dot on a bar, on a scale from `low` to 1."""
+    width, height = 120, 14
 
     def x(share: float) -> float:
         return 4 + (max(share, low) - low) / (1 - low) * (width - 8)

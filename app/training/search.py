@@ -45,12 +45,10 @@ _FAILURES = 5
 _INTERRUPTED = "Importances were not computed: the trainer was interrupted."
 
 
-def search(
-    job: JobFolder, settings: Settings, reporter: Reporter, *, threads: int, launcher: Launcher | None = None
-) -> TrainingSpec:
+def search(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: int) -> TrainingSpec:
     """What is to be trained in full: the job's spec with the values of its best trial.
 
-    Without a `launcher` the trials run where the settings have jobs run; on one machine they share the `threads`.
+    The trials run where the settings have jobs run; on one machine they share the `threads`.
 
     Raises:
         TrainingFailed: no trial came to an end.
@@ -65,8 +63,7 @@ def search(
     train = split(source, spec.splits, spec.seed, look_alikes=spec.near_duplicates == "group").train
     preprocessing = choose_preprocessing(spec.preprocessing, source)
     plan = Plan(spec, spec.search, len(train), source.labels, preprocessing)
-    if launcher is None:
-        launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search)
+    launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search)
     return SearchRun(job, plan, launcher, reporter).run()
 
 
