@@ -19,6 +19,7 @@ from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.pools import run_in
 from app.api.predict import parse_version, read_images
+from app.api.predict_document import IMAGE, IMAGE_PROBLEMS
 from app.api.routes import requires
 from app.api.sandbox import SANDBOX
 from app.api.services import Services, services_of
@@ -34,7 +35,6 @@ Model = Annotated[str, PathParameter(description="Name of a model.", examples=["
 Version = Annotated[int, PathParameter(ge=1, le=999_999_999, description="Number of a version.", examples=[1])]
 
 _ADDRESS = "http://127.0.0.1:8000/api/v1/models/cifar10/explain"
-_BINARY = {"type": "string", "contentMediaType": "application/octet-stream", "description": "One encoded image."}
 # Fit for a header besides letters and digits.
 _PLAIN = " !#$&'()*+,-./:;<=>?@[]^_{|}~"
 
@@ -97,12 +97,7 @@ _HEADERS = {
             *_FAILURES,
             "invalid_request",
             "layer_not_found",
-            "request_timeout",
-            "payload_too_large",
-            "image_too_large",
-            "unsupported_media_type",
-            "unsupported_image_format",
-            "invalid_image",
+            *IMAGE_PROBLEMS,
         ),
     },
     openapi_extra={
@@ -111,17 +106,17 @@ _HEADERS = {
             "description": "One image, in any form that `POST /api/v1/predict` takes.",
             "content": {
                 "image/*": {
-                    "schema": _BINARY,
+                    "schema": IMAGE,
                     "examples": binary(
                         "cat.jpg", f"curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' {_ADDRESS} > cat.png"
                     ),
                 },
                 "application/octet-stream": {
-                    "schema": _BINARY,
+                    "schema": IMAGE,
                     "examples": binary("cat.jpg", f"curl --data-binary @cat.jpg {_ADDRESS} > cat.png"),
                 },
                 "multipart/form-data": {
-                    "schema": {"type": "object", "properties": {"file": _BINARY}},
+                    "schema": {"type": "object", "properties": {"file": IMAGE}},
                     "examples": files(f"curl -F file=@cat.jpg {_ADDRESS} > cat.png", "cat.jpg"),
                 },
             },

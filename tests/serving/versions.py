@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
-from app.serving.runtimes import fake
+from app.serving.runtimes import fake, loading
+from app.serving.runtimes.base import RuntimeLoader
 from app.store.manifest import Golden, Manifest, TensorSpec, UnknownThreshold
 from app.store.registry import Registry
 
@@ -33,6 +34,17 @@ def png(array: UInt8Array) -> bytes:
 def gray(level: int) -> bytes:
     """An image of one shade. The fake takes 0 for the first class, 255 for the last."""
     return png(np.full((SIZE, SIZE, 1), level, np.uint8))
+
+
+def loader(engine: str) -> RuntimeLoader:
+    """The loader of an engine by its name, in f32."""
+    loaders: dict[str, RuntimeLoader] = {
+        "openvino": loading.load_openvino,
+        "litert": loading.load_litert,
+        "tensorflow": loading.load_tensorflow,
+        "fake": loading.load_fake,
+    }
+    return loaders[engine]
 
 
 def manifest(model: str = "shapes", **changes: Any) -> Manifest:
