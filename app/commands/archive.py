@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import re
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.commands.counting import counting
+from app.counting import counting
 from app.errors import InvalidRequest
+from app.packing import pack
 
 _ENDINGS = re.compile(r"\.(zip|tar|tgz|tbz2?|tar\.gz|tar\.bz2)$", re.IGNORECASE)
 _OTHER = re.compile(r"[^a-z0-9_-]+")
@@ -51,22 +50,6 @@ def packed(path: Path, folder: Path | None) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-", suffix=".tar") as file:
         # A server that starts clears this folder of what nobody holds locked.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _pack(path, Path(file.name))
+        with counting("Packing", "files") as progress:
+            pack(path, Path(file.name), progress)
         yield Path(file.name)
-
-
-def _pack(folder: Path, target: Path) -> None:
-    count = 0
-    # Images are compressed already: a plain tar. Links are the user's own, and followed.
-    with counting("Packing", "files") as progress, tarfile.open(target, "w", dereference=True) as archive:
-        for parent, folders, files in os.walk(folder, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                file = Path(parent) / name
-                if name.startswith(".") or not file.is_file():
-                    continue
-                archive.add(file, arcname=str(file.relative_to(folder)), recursive=False)
-                count += 1
-                progress(count, None)
-    if count == 0:
-        raise InvalidRequest(f"The folder {str(folder)!r} holds no files.")
