@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -29,7 +29,7 @@ class AsyncConnection:
     """A server, and how to speak with it. Any number of tasks may."""
 
     def __init__(self, server: str, key: str | None, timeout: float, retries: Retries) -> None:
-        """Nothing is sent yet. Raises ValueError if `server` is no address."""
+        """Nothing is sent yet. Raises ValueError if `server` is no address, or `key` no key."""
         self.address = address_of(server)
         self._timeout = timeout
         self._retries = retries
@@ -176,4 +176,6 @@ async def _pieces(upload: Upload) -> AsyncIterator[bytes]:
         while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
             yield chunk
     finally:
-        chunks.close()
+        # Of a call that was cancelled, a thread may be reading still; the file is closed when that is done.
+        with suppress(ValueError):
+            chunks.close()

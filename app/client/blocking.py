@@ -35,7 +35,7 @@ class Connection:
     """A server, and how to speak with it. Any number of threads may."""
 
     def __init__(self, server: str, key: str | None, timeout: float, retries: Retries) -> None:
-        """Nothing is sent yet. Raises ValueError if `server` is no address."""
+        """Nothing is sent yet. Raises ValueError if `server` is no address, or `key` no key."""
         self.address = address_of(server)
         self._timeout = timeout
         self._retries = retries

@@ -30,7 +30,7 @@ class Following:
         self.over = False
         self._path = f"training-jobs/{quote(job_id, safe='')}/events"
         self._patience = patience
-        self._deadline = time.monotonic() + patience
+        self._away_since: float | None = None
         self._seen = ""
         self._kind = ""
         self._data: list[str] = []
@@ -45,7 +45,7 @@ class Following:
 
         The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
-        self._deadline = time.monotonic() + self._patience
+        self._away_since = None
         if line == "":
             event = self._event()
             self._kind, self._data = "", []
@@ -69,8 +69,10 @@ class Following:
         self._kind, self._data = "", []
         if isinstance(error, Problem) and not isinstance(error, Busy):
             raise error
-        if error is not None and time.monotonic() > self._deadline:
-            raise error
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        elif time.monotonic() - self._away_since > self._patience:
+            raise error or Problem(200, "unexpected_answer", f"There are no events of {self._path}.")
         return _PAUSE
 
     def _event(self) -> Event | None:

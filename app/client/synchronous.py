@@ -47,7 +47,7 @@ class Client:
             retries: how often a call is repeated that had no answer, or was turned away for the moment.
 
         Raises:
-            ValueError: `server` is no address.
+            ValueError: `server` is no address, or `key` no key.
         """
         self._connection = Connection(server, key, timeout, retries)
         self.models = Models(self._connection)

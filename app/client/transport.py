@@ -33,7 +33,13 @@ def address_of(server: str) -> httpx.URL:
 
 
 def client_options(address: httpx.URL, key: str | None) -> dict[str, Any]:
-    """What an httpx client is made with."""
+    """What an httpx client is made with.
+
+    Raises:
+        ValueError: no header can hold the key.
+    """
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError("The key has characters that no key has; was it read from a file with the end of its line?")
     loopback = address.host in _LOOPBACK
     return {
         "base_url": f"{address}/api/v1/",

@@ -36,9 +36,11 @@ def test_image_may_be_a_path_bytes_pixels_or_pillows(client: Driver, pictures: P
         picture,
     ]
     forms += [np.stack([pixels] * 3, axis=2), Image.fromarray(pixels).convert("RGB")]
-    answers: list[Any] = []
-    for form in forms:
-        answers.append(client(lambda client: client.predict(form, top_k=0)))  # noqa: B023 - called at once
+
+    def ask(form: Any) -> Any:
+        return client(lambda client: client.predict(form, top_k=0))
+
+    answers = [ask(form) for form in forms]
     assert all(isinstance(answer, Prediction) for answer in answers)
     assert len({(answer.label, answer.probability) for answer in answers}) == 1
     assert [answer.name for answer in answers[:3]] == [str(path), str(path), "image"]

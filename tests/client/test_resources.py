@@ -150,6 +150,12 @@ def test_server_that_stays_away_ends_the_events(connect: Connect) -> None:
         connect(server.url)(lambda client: client.jobs.events("j", patience=0.1))
 
 
+def test_stream_without_events_is_not_listened_to_for_ever(connect: Connect) -> None:
+    """What answers, but says nothing, has so much patience too."""
+    with scripted(Answer(200, b"", kind="text/event-stream")) as server, pytest.raises(Problem, match="no events"):
+        connect(server.url)(lambda client: client.jobs.events("j", patience=0.1))
+
+
 def test_events_of_another_service_are_told(connect: Connect) -> None:
     """What is no event of a job is no reason to listen for ever."""
     with scripted(_events((1, "state", {"hello": 1}))) as server, pytest.raises(Problem, match="not as expected"):

@@ -108,6 +108,14 @@ def test_key_is_sent_and_its_refusal_told(connect: Connect) -> None:
     assert "secret" not in repr(caught.value)
 
 
+def test_key_that_no_header_can_hold_is_refused(connect: Connect) -> None:
+    """A key with the end of its line is told as such, without showing it."""
+    for key in ("secret\n", "sécret", "two words"):
+        with pytest.raises(ValueError, match="The key has characters") as caught:
+            connect("http://127.0.0.1:8000", key=key)
+        assert key.strip() not in str(caught.value)
+
+
 def test_wrong_fields_are_listed(connect: Connect) -> None:
     """A validation error has each field that is wrong."""
     wrong = [{"loc": ["epochs"], "msg": "too many"}]
