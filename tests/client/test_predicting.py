@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.client import Client, Failure, NotFound, Prediction, Problem
+from app.client import Client, Failure, NotFound, Prediction, Problem, Result
+from app.client.blocking import drive
+from app.client.bulk import Question, answers, load
+from app.client.exchange import Call
 from app.client.images import encoded
 from tests.client.conftest import Connect, Driver
 from tests.client.scripted import PREDICTED, Answer, Asked, refused, scripted
@@ -40,11 +43,11 @@ def test_image_may_be_a_path_bytes_pixels_or_pillows(client: Driver, pictures: P
     def ask(form: Any) -> Any:
         return client(lambda client: client.predict(form, top_k=0))
 
-    answers = [ask(form) for form in forms]
-    assert all(isinstance(answer, Prediction) for answer in answers)
-    assert len({(answer.label, answer.probability) for answer in answers}) == 1
-    assert [answer.name for answer in answers[:3]] == [str(path), str(path), "image"]
-    answer = answers[0]
+    found = [ask(form) for form in forms]
+    assert all(isinstance(answer, Prediction) for answer in found)
+    assert len({(answer.label, answer.probability) for answer in found}) == 1
+    assert [answer.name for answer in found[:3]] == [str(path), str(path), "image"]
+    answer = found[0]
     assert (answer.model, answer.version, answer.unknown) == ("cifar10", 1, None)
     assert (answer.label, answer.probability) == (answer.top[0].label, answer.top[0].probability)
     assert sorted(entry.label for entry in answer.top) == sorted(LABELS)
@@ -133,15 +136,19 @@ def test_few_images_are_many_too(client: Driver, count: int) -> None:
 def test_requests_are_made_side_by_side_within_bounds(connect: Connect) -> None:
     """As many at a time as was said and no more; the results are in order all the same."""
     together = threading.Barrier(3, timeout=20)
-    lock = threading.Lock()
+    lock, too_many = threading.Lock(), threading.Event()
     inside = most = 0
 
-    def answer(_number: int, asked: Asked) -> Answer:
+    def answer(number: int, asked: Asked) -> Answer:
         nonlocal inside, most
         with lock:
             inside += 1
             most = max(most, inside)
+            if most > 3:
+                too_many.set()
         together.wait()  # None goes on before three are here.
+        if number < 3:
+            too_many.wait(0.2)  # Should more come than three, they have time for it.
         with lock:
             inside -= 1
         together.wait()  # Nor is one answered while another is still counted.
@@ -217,3 +224,20 @@ def test_explanation_is_a_picture_with_what_it_shows(connect: Connect) -> None:
         )
     assert (found.picture, found.model, found.version) == (b"\x89PNG", "cifar10", 3)
     assert (found.layer, found.label, found.probability) == ("add_3", "Käfer", 0.8841)
+
+
+def test_many_bytes_go_in_several_requests() -> None:
+    """Large images do not share a request with more than fit, and the results are in order all the same."""
+    images = [bytes([number]) * size for number, size in enumerate((1, 5 * 2**20, 5 * 2**20, 9 * 2**20, 1, 1))]
+    steps = answers(load([(str(number), image) for number, image in enumerate(images)]), Question(None, 1, 5))
+    sent: list[list[int]] = []
+
+    def answer(call: Call[list[Result]]) -> list[Result]:
+        request = call.request
+        parts = [request.body] if request.images is None else request.images
+        sent.append([part[0] for part in parts if part])
+        return [Failure(name=str(number), code="x", detail="x") for number in sent[-1]]
+
+    results = drive(steps, answer)
+    assert sent == [[0, 1], [2], [3], [4, 5]]
+    assert [result.name for result in results] == list("012345")
