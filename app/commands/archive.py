@@ -30,12 +30,12 @@ def dataset_name(path: Path) -> str:
 
 
 @contextmanager
-def packed(path: Path, folder: Path | None) -> Iterator[Path]:
+def packed(path: Path, folder: Path) -> Iterator[Path]:
     """An archive of `path`: itself, or for a folder a tar of its files, removed at the end of the block.
 
     Args:
         path: a folder or an archive.
-        folder: where the tar is made; None for the system's temporary folder.
+        folder: where the tar is made.
 
     Raises:
         InvalidRequest: there is nothing at `path`, or it is an empty folder.
@@ -45,8 +45,7 @@ def packed(path: Path, folder: Path | None) -> Iterator[Path]:
         return
     if not path.is_dir():
         raise InvalidRequest(f"There is no file or folder {str(path)!r}.")
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-", suffix=".tar") as file:
         # A server that starts clears this folder of what nobody holds locked.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
