@@ -16,15 +16,17 @@ SHAPE = (SIZE, SIZE, 1)
 
 def test_what_fits_is_not_copied() -> None:
     """An array of the right type is handed on as it is."""
-    for changes, dtype in (({}, np.uint8), (SCALED, np.float32)):
-        values = np.ones(SHAPE, dtype)
-        assert fit_input(Tensor(values, typed=True), manifest(**changes)) is values
+    values = np.ones(SHAPE, np.uint8)
+    assert fit_input(Tensor(values, typed=True), manifest()) is values
+    scaled = np.ones(SHAPE, np.float32)
+    assert fit_input(Tensor(scaled, typed=True), manifest(**SCALED)) is scaled
 
 
 def test_numbers_of_no_type_need_only_fit() -> None:
     """JSON has but one kind of number."""
     taken = fit_input(Tensor(np.full(SHAPE, 255.0), typed=False), manifest())
-    assert (taken.dtype, int(taken.max())) == (np.uint8, 255)
+    assert taken.dtype == np.uint8
+    assert int(taken.max()) == 255
     assert fit_input(Tensor(np.ones(SHAPE, np.int64), typed=False), manifest(**SCALED)).dtype == np.float32
 
 

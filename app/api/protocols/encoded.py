@@ -66,7 +66,7 @@ def to_array(value: object, where: str) -> npt.NDArray[np.float64]:
         InvalidRequest: they are ragged, or hold something else; naming `where`.
     """
     shape: list[int] = []
-    level = [value]
+    level: list[Any] = [value]
     while level and isinstance(level[0], list):
         if set(map(type, level)) != {list} or len(lengths := set(map(len, level))) != 1:
             raise InvalidRequest(f"{where}: the lists of a tensor have to be of equal lengths.")
