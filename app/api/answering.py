@@ -33,7 +33,9 @@ class Answering:
         settings, metrics = services.settings, services.metrics
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            inquiry = self._way.begin(Head(scope.get("path_params", {}), scope["query_string"], headers))
+            inquiry = self._way.begin(
+                Head(scope.get("path_params", {}), scope["query_string"], headers, settings.max_files)
+            )
             deadline = parse_deadline(headers.get(TIMEOUT), settings)
             services.classifier.check_admission(model=inquiry.model, version=inquiry.version, deadline=deadline)
         finally:

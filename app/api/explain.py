@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
+from app.api import explanation
 from app.api.deadlines import TIMEOUT, parse_deadline
 from app.api.departure import Departure
 from app.api.examples import answer, binary, files
@@ -20,14 +20,13 @@ from app.api.openapi import problems
 from app.api.pools import run_in
 from app.api.predict import parse_version, read_images
 from app.api.predict_document import IMAGE, IMAGE_PROBLEMS
+from app.api.production import production
 from app.api.routes import requires
 from app.api.sandbox import SANDBOX
-from app.api.services import Services, services_of
-from app.errors import InvalidRequest, VersionNotFound
-from app.explanations import Findings, Layer, Question
+from app.api.services import services_of
+from app.errors import InvalidRequest
+from app.explanations import Findings, Layer
 from app.names import check_name
-from app.preprocessing import to_array
-from app.store.manifest import Manifest
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=GuardedRoute)
 
@@ -171,9 +170,10 @@ async def explain(
             raise InvalidRequest(f"One image can be explained at a time; the request has {len(images)}.")
         data = images[0].take()
         if number == "production":
-            number = await _production(services, model)
+            number = await production(services, model)
         question = services.explaining.question(method=method, model=model, version=number, layer=layer, label=label)
-        found, picture = await run_in(services.pools.explaining, _explain, services, question, data, deadline)
+        explaining = services.pools.explaining
+        found, picture = await run_in(explaining, explanation.explain, services, question, data, deadline)
     return Response(
         picture, headers={**_found(model, number, found), "Cache-Control": "no-store"}, media_type="image/png"
     )
@@ -218,30 +218,7 @@ async def _ask(request: Request, model: str, version: int, method: str) -> tuple
     with services.explaining.place(), Departure(request.receive, math.inf, deadline) as departure:
         departure.body_came()
         question = services.explaining.question(method=method, model=model, version=version)
-        return await run_in(services.pools.explaining, _explain, services, question, None, deadline)
-
-
-async def _production(services: Services, model: str) -> int:
-    """The version that answers, or else would."""
-    for status in services.classifier.status().models:
-        if status.model == model and status.serving is not None:
-            return status.serving
-    entry = await asyncio.to_thread(services.registry.production, model)
-    if entry is None:
-        versions = ", ".join(map(str, await asyncio.to_thread(services.registry.versions, model)))
-        raise VersionNotFound(
-            f"Model {model} has no version in production. Promote one, or ask for one by its number: {versions}."
-        )
-    return entry.version
-
-
-def _explain(services: Services, question: Question, data: bytes | None, deadline: float) -> tuple[Findings, bytes]:
-    """Decode the image here, as predict requests do, and let the explainer look at the pixels."""
-    manifest: Manifest = services.registry.manifest(question.model, question.version)
-    pixels = b""
-    if data is not None:
-        pixels = to_array(data, manifest.preprocessing, max_pixels=services.settings.max_pixels).tobytes()
-    return services.explaining.ask(question, pixels, deadline=deadline)
+        return await run_in(services.pools.explaining, explanation.explain, services, question, None, deadline)
 
 
 def _found(model: str, version: int, found: Findings) -> Mapping[str, str]:

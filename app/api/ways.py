@@ -36,6 +36,8 @@ class Head:
     """What follows the question mark."""
     headers: Mapping[str, str]
     """Names in lower case."""
+    most: int
+    """Images that a request may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Inquiry(Protocol):
         """The images of the body; called once. May run in a thread, where the body is large.
 
         Raises:
-            FoveaError: what is wrong with the body.
+            PayloadTooLarge: there are more than the head allows.
+            FoveaError: what else is wrong with the body.
         """
 
     def render(self, answer: Answer, request_id: str) -> Reply:

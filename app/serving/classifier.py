@@ -48,6 +48,8 @@ class Answer:
     """One for each image, in the order sent: float32 [classes] that sums to 1, or what was wrong with that image."""
     unknown_below: float | None = None
     """Highest probability under which the image had better be called unknown; None where the version does not say."""
+    input: str = "image"
+    """Name of the version's input, under which its tensors come."""
 
     @classmethod
     def of(cls, loaded: LoadedVersion, results: list[Float32Array | FoveaError]) -> Answer:
@@ -55,7 +57,12 @@ class Answer:
         manifest = loaded.manifest
         unknown = manifest.unknown
         return cls(
-            loaded.model, loaded.version, manifest.labels, results, None if unknown is None else unknown.threshold
+            loaded.model,
+            loaded.version,
+            manifest.labels,
+            results,
+            None if unknown is None else unknown.threshold,
+            manifest.input.name,
         )
 
 

@@ -65,8 +65,8 @@ async def test_only_files_of_the_page_can_be_had(api: API) -> None:
 
 
 async def test_home_leads_to_the_page(api: API) -> None:
-    """The bare address leads to the docs page."""
-    response = await api.client.get("/")
+    """The bare address leads browsers to the docs page."""
+    response = await api.client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert (response.status_code, response.headers["location"]) == (307, "/docs")
 
 
@@ -149,7 +149,7 @@ async def test_guarded_operations_say_which_scope_they_need(api: API) -> None:
     assert found["/api/v1/predict", "post"]["description"].endswith("scope `predict` or `admin`.")
     assert "security" not in found["/health/live", "get"]
     guarded = {path for path, operation in found.items() if "security" in operation}
-    assert guarded == {where for where in found if where[0].startswith("/api/") or where[1] == "post"}
+    assert guarded == {where for where in found if where[0].startswith(("/api/", "/v1/")) or where[1] == "post"}
 
 
 def resolve(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:

@@ -65,7 +65,7 @@ def manifest(model: str = "shapes", **changes: Any) -> Manifest:
 LOGITS = {"output": TensorSpec(name="logits", dtype="float32", shape=(-1, 3)), "activation": "softmax"}
 UNKNOWN: dict[str, Any] = {"unknown": UnknownThreshold(threshold=0.6, coverage=0.95, accuracy=0.99, images=100)}
 """The fake is surer than that of black and white, and less sure of what is between."""
-SCALED = {
+SCALED: dict[str, Any] = {
     "preprocessing": Preprocessing(height=SIZE, width=SIZE, color="grayscale", scaling="0..1"),
     "input": TensorSpec(name="image", dtype="float32", shape=(-1, SIZE, SIZE, 1)),
 }
