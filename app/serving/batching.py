@@ -24,7 +24,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import FoveaError, ImageTooLarge, InferenceFailed, InvalidImage
+from app.errors import FoveaError, ImageTooLarge, InferenceFailed, InvalidImage, InvalidRequest
 from app.metrics import Metrics
 from app.preprocessing import Float32Array, to_array
 from app.serving.pace import Pace
@@ -314,7 +314,17 @@ class Engine:
             raise InferenceFailed(f"The engine of {self._title} answered {len(batch)} images with {list(rows.shape)}.")
         finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(rows).all(axis=1))
         self._count(rows[finite])
-        return list(rows) if finite.all() else self._not_finite(rows, finite)
+        if finite.all():
+            return list(rows)
+        if batch.dtype == np.uint8:
+            return self._not_finite(rows, finite)
+        # Whatever pixels there are, a version has to answer them. These numbers were the client's.
+        wrong = InvalidRequest(
+            f"{self._title} makes numbers of this tensor that are not finite (NaN or infinite): it is not what the "
+            "preprocessing gives."
+        )
+        self._metrics.rejected(wrong.code, int(len(rows) - finite.sum()))
+        return [row if good else wrong for row, good in zip(rows, finite, strict=True)]
 
     def _not_finite(self, rows: Float32Array, finite: npt.NDArray[np.bool_]) -> list[Result]:
         """Answer only the rows that are finite, and doubt the version from now on."""

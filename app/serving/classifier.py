@@ -19,7 +19,7 @@ from app.serving.engine_choice import EngineChoice
 from app.serving.runtimes.base import RuntimeLoader
 from app.serving.shelf import Shelf
 from app.serving.status import Status
-from app.serving.tensors import Image
+from app.serving.tensors import PROBABILITIES, Image, output_name
 from app.serving.ticket import Stage, Ticket
 from app.serving.versions import LoadedVersion
 from app.serving.visit import Visit
@@ -48,6 +48,8 @@ class Answer:
     """One for each image, in the order sent: float32 [classes] that sums to 1, or what was wrong with that image."""
     unknown_below: float | None = None
     """Highest probability under which the image had better be called unknown; None where the version does not say."""
+    output: str = PROBABILITIES
+    """What the version's graph calls its output, where that is what is answered."""
 
     @classmethod
     def of(cls, loaded: LoadedVersion, results: list[Float32Array | FoveaError]) -> Answer:
@@ -55,7 +57,12 @@ class Answer:
         manifest = loaded.manifest
         unknown = manifest.unknown
         return cls(
-            loaded.model, loaded.version, manifest.labels, results, None if unknown is None else unknown.threshold
+            loaded.model,
+            loaded.version,
+            manifest.labels,
+            results,
+            None if unknown is None else unknown.threshold,
+            output_name(manifest),
         )
 
 
