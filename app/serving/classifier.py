@@ -237,6 +237,21 @@ class Classifier:
         """
         await self._catalogue.refresh(model)
 
+    async def unload(self, model: str, version: int | None = None) -> None:
+        """Let go of a version, or of all of a model, that are loaded besides those that answer for their models.
+
+        Only in this process, and until a request names them.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            Conflict: what answers is among them. Nothing was let go.
+        """
+        await self._catalogue.unload(model, version)
+
+    def loaded(self) -> dict[tuple[str, int], str | None]:
+        """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
+        return self._catalogue.loaded()
+
     async def _loaded(self, model: str | None, version: int | None, deadline: float) -> Engine:
         """The engine for a request, which may have to be loaded first; errors as of `classify`."""
         if deadline == math.inf:
