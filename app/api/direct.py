@@ -90,7 +90,11 @@ class Direct:
         exchange = Exchange(self, way, inquiry, send, begin, self.notes.identify(offered))
         try:
             visit = self.classifier.visit(
-                images[0], exchange.answer, model=inquiry.model, version=inquiry.version, deadline=deadline
+                images[0],
+                exchange.answer,
+                model=inquiry.model,
+                version=inquiry.version,
+                deadline=way.earlier(deadline, inquiry),
             )
         except Overloaded as error:
             exchange.refuse(error)

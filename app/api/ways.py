@@ -7,9 +7,10 @@ come whole, `app.api.direct` do the rest alike for all of them.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from starlette.responses import Response
 from starlette.routing import compile_path
@@ -99,9 +100,22 @@ class Way:
     begin: Callable[[Head], Inquiry]
     """Reads a head; raises what is wrong with it, as a FoveaError."""
     failures: Failures
-    growth: int = 1
-    """Bytes of memory that a byte of the body may become when it is parsed."""
+    growth: int | Callable[[Head], int] = 1
+    """Bytes of memory that a byte of the body may become when it is parsed; where that depends on its head, a function
+    of that."""
+    patience: Callable[[Any], float | None] | None = None
+    """Given an inquiry whose body was read: within how many seconds the body asks for its answer, if it says so."""
     scopes: frozenset[Scope] = frozenset({"predict"})
+
+    def grown(self, head: Head) -> int:
+        """`growth` for a request."""
+        return self.growth if isinstance(self.growth, int) else self.growth(head)
+
+    def earlier(self, deadline: float, inquiry: Inquiry) -> float:
+        """The deadline of a request whose body was read, by `time.monotonic`, given that of its head."""
+        if self.patience is None or (seconds := self.patience(inquiry)) is None:
+            return deadline
+        return min(deadline, time.monotonic() + seconds)
 
 
 class Ways:

@@ -8,6 +8,7 @@ before any of them starts. Each then answers for all.
 """
 
 from app.metrics.instruments import Description, Rejection, Stage
+from app.metrics.page import Work
 from app.metrics.recorder import Metrics
 
-__all__ = ["Description", "Metrics", "Rejection", "Stage"]
+__all__ = ["Description", "Metrics", "Rejection", "Stage", "Work"]

@@ -83,7 +83,13 @@ class Instruments:
             registry=own,
         )
         self.batch_size = Histogram(
-            "fovea_batch_size", "Images in a micro-batch.", ["model"], buckets=BATCH, registry=own
+            "fovea_batch_size", "Images in a micro-batch.", ["model", "version"], buckets=BATCH, registry=own
+        )
+        self.engine_seconds = Counter(
+            "fovea_engine_seconds_total",
+            "Time that the engine took for the micro-batches, in seconds.",
+            ["model", "version"],
+            registry=own,
         )
         self.predictions = Counter(
             "fovea_predictions_total",

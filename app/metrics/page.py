@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_WORK = frozenset({"fovea_predictions_total", "fovea_batch_size_count", "fovea_engine_seconds_total"})
+
+
+@dataclass
+class Work:
+    """What a version has done."""
+
+    images: int = 0
+    """Answered."""
+    batches: int = 0
+    """Micro-batches that the engine answered."""
+    seconds: float = 0.0
+    """That it took for them."""
 
 
 class Page:
@@ -45,6 +60,22 @@ class Page:
             page: bytes = exposition.generate_latest(self)  # type: ignore[no-untyped-call]
             return page
         return generate_latest(self)
+
+    def work(self) -> dict[tuple[str, int], Work]:
+        """What each model and version has done."""
+        done: dict[tuple[str, int], Work] = {}
+        for metric in self._pages.collect():
+            for sample in metric.samples:
+                if sample.name not in _WORK:
+                    continue
+                work = done.setdefault((sample.labels["model"], int(sample.labels["version"])), Work())
+                if sample.name == "fovea_predictions_total":
+                    work.images += int(sample.value)
+                elif sample.name == "fovea_batch_size_count":
+                    work.batches += int(sample.value)
+                else:
+                    work.seconds += sample.value
+        return done
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as a collector of prometheus_client gives them."""

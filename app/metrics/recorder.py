@@ -11,7 +11,7 @@ from typing import get_args
 from app.metrics.bulk import exemplify, observe_all
 from app.metrics.instruments import SECONDS, Description, Instruments, Rejection, Stage
 from app.metrics.ledger import Ledger
-from app.metrics.page import OPENMETRICS, TEXT, Page
+from app.metrics.page import OPENMETRICS, TEXT, Page, Work
 
 _REJECTIONS = frozenset(get_args(Rejection))
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -33,7 +33,8 @@ class Metrics:
         self._flushing = Lock()
         self._requests: Ledger[tuple[str, str, int]] = Ledger(self._relieve)
         self._stages: Ledger[Stage] = Ledger(self._relieve)
-        self._batches: Ledger[str] = Ledger(self._relieve)
+        self._batches: Ledger[tuple[str, int]] = Ledger(self._relieve)
+        self._engines: Ledger[tuple[str, int]] = Ledger(self._relieve)
         self._predicted: Ledger[tuple[str, int, str]] = Ledger(self._relieve)
         self._rejected: Ledger[str] = Ledger(self._relieve)
         self._in_flight: Ledger[None] = Ledger(self._relieve)
@@ -61,9 +62,10 @@ class Metrics:
         """Record the time that one request, image or micro-batch spent in a stage."""
         self._stages.note(stage, seconds)
 
-    def batch(self, model: str, images: int) -> None:
-        """Record the size of a micro-batch."""
-        self._batches.note(model, images)
+    def batch(self, model: str, version: int, images: int, seconds: float) -> None:
+        """Record the size of a micro-batch, and how long the engine took for it."""
+        self._batches.note((model, version), images)
+        self._engines.note((model, version), seconds)
 
     def predicted(self, model: str, version: int, label: str, images: int = 1) -> None:
         """Count answers by their most probable label."""
@@ -123,6 +125,11 @@ class Metrics:
         self.flush()
         return self._page.render(openmetrics=openmetrics)
 
+    def work(self) -> dict[tuple[str, int], Work]:
+        """What each model and version has done, in all worker processes. Blocks for some milliseconds."""
+        self.flush()
+        return self._page.work()
+
     def describe(self) -> list[Description]:
         """All metrics of our own, in the order of the page."""
         return self._instruments.describe()
@@ -142,8 +149,10 @@ class Metrics:
         exemplars = self._exemplars.copy()
         self._exemplars.clear()
         requests = self._requests.take()
-        for model, sizes in self._batches.take().items():
-            observe_all(instruments.batch_size.labels(model), sizes)
+        for (name, version), sizes in self._batches.take().items():
+            observe_all(instruments.batch_size.labels(name, str(version)), sizes)
+        for (name, version), seconds in self._engines.take().items():
+            instruments.engine_seconds.labels(name, str(version)).inc(sum(seconds))
         for stage, seconds in self._stages.take().items():
             observe_all(instruments.stage_seconds.labels(stage), seconds)
         for (name, version, label), images in self._predicted.take().items():

@@ -308,8 +308,9 @@ class Engine:
         begin = time.perf_counter()
         # A plain read of another thread's number: if it is just changing, either answer will do.
         rows = self.loaded.runtime.predict(batch, alone=self._pace.inside == len(batch) == 1)
-        self._metrics.stage("inference", time.perf_counter() - begin)
-        self._metrics.batch(self.loaded.model, len(batch))
+        seconds = time.perf_counter() - begin
+        self._metrics.stage("inference", seconds)
+        self._metrics.batch(self.loaded.model, self.loaded.version, len(batch), seconds)
         if rows.shape != (len(batch), len(self.loaded.manifest.labels)):
             raise InferenceFailed(f"The engine of {self._title} answered {len(batch)} images with {list(rows.shape)}.")
         finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(rows).all(axis=1))

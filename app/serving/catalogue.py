@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from app.errors import FoveaError, InvalidRequest, ModelNotFound, NotReady, VersionNotFound, VersionRefused
+from app.errors import Conflict, FoveaError, InvalidRequest, ModelNotFound, NotReady, VersionNotFound, VersionRefused
 from app.metrics import Metrics
 from app.serving.batching import Engine
 from app.serving.shelf import Shelf
@@ -141,6 +141,26 @@ class Catalogue:
         await asyncio.shield(self._shelf.spawn(self._follow(model, retry=True)))
         if model.refusal is not None:
             raise VersionRefused(model.refusal)
+
+    async def unload(self, name: str, version: int | None) -> None:
+        """Let go of a version, or of all of a model, that are loaded besides those that answer for their models.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            Conflict: what answers is among them. Nothing was let go.
+        """
+        model = await self._model(name)
+        if model.engine is not None and version in (None, model.engine.loaded.version):
+            raise Conflict(
+                f"Version {model.engine.loaded.version} of {name} answers for it, as the promotion log says, and stays "
+                "loaded. Promote another version to have it unloaded; a version that is loaded besides can be named."
+            )
+        self._shelf.discard(name, version)
+
+    def loaded(self) -> dict[tuple[str, int], str | None]:
+        """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
+        engines = [engine for engine in self._shelf.engines if not engine.retired]
+        return {(engine.loaded.model, engine.loaded.version): engine.failure for engine in engines}
 
     def status(self) -> Status:
         """How every model of the store stands."""

@@ -19,7 +19,7 @@ from app.serving.engine_choice import EngineChoice
 from app.serving.runtimes.base import RuntimeLoader
 from app.serving.shelf import Shelf
 from app.serving.status import Status
-from app.serving.tensors import Image
+from app.serving.tensors import PROBABILITIES, Image, output_name
 from app.serving.ticket import Stage, Ticket
 from app.serving.versions import LoadedVersion
 from app.serving.visit import Visit
@@ -50,6 +50,8 @@ class Answer:
     """Highest probability under which the image had better be called unknown; None where the version does not say."""
     input: str = "image"
     """Name of the version's input, under which its tensors come."""
+    output: str = PROBABILITIES
+    """What the version's graph calls its output, where that is what is answered."""
 
     @classmethod
     def of(cls, loaded: LoadedVersion, results: list[Float32Array | FoveaError]) -> Answer:
@@ -63,6 +65,7 @@ class Answer:
             results,
             None if unknown is None else unknown.threshold,
             manifest.input.name,
+            output_name(manifest),
         )
 
 
@@ -236,6 +239,21 @@ class Classifier:
             VersionRefused: with the reason; what answered before goes on answering.
         """
         await self._catalogue.refresh(model)
+
+    async def unload(self, model: str, version: int | None = None) -> None:
+        """Let go of a version, or of all of a model, that are loaded besides those that answer for their models.
+
+        Only in this process, and until a request names them.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            Conflict: what answers is among them. Nothing was let go.
+        """
+        await self._catalogue.unload(model, version)
+
+    def loaded(self) -> dict[tuple[str, int], str | None]:
+        """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
+        return self._catalogue.loaded()
 
     async def _loaded(self, model: str | None, version: int | None, deadline: float) -> Engine:
         """The engine for a request, which may have to be loaded first; errors as of `classify`."""

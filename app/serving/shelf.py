@@ -112,6 +112,11 @@ class Shelf:
         """Forget that a version was refused, so that it is tried again."""
         self._refusals.pop((model, version), None)
 
+    def discard(self, model: str, version: int | None) -> None:
+        """Close the spares of a model, or the one of a version, after their last users."""
+        for key in [key for key in self._spares if key[0] == model and version in (None, key[1])]:
+            self.retire(self._spares.pop(key))
+
     def retire(self, engine: Engine, *, at_once: bool = False) -> None:
         """Close an engine after its last user; `at_once`: after the batch that runs."""
         engine.retire(at_once=at_once)

@@ -12,6 +12,11 @@ from app.errors import InvalidRequest
 from app.preprocessing import Float32Array, UInt8Array
 from app.store.manifest import Manifest
 
+TENSOR = "image"
+"""What the input may be called whatever the version's graph calls it."""
+PROBABILITIES = "probabilities"
+"""What the output may be called likewise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -21,6 +26,8 @@ class Tensor:
     """[height, width, channels]; may be a view of the request's body."""
     typed: bool
     """Whether the sender said of which type they are. Numbers of JSON are of none: they must only fit."""
+    name: str | None = None
+    """Which of the graph's inputs the sender takes them for; None: it did not say."""
 
 
 Image = bytes | Tensor
@@ -32,13 +39,21 @@ def size(image: Image) -> int:
     return len(image) if isinstance(image, bytes) else image.values.nbytes
 
 
+def output_name(manifest: Manifest) -> str:
+    """What the version's graph calls its output; `probabilities` where they are made of what it puts out."""
+    return manifest.output.name if manifest.activation == "none" else PROBABILITIES
+
+
 def fit_input(tensor: Tensor, manifest: Manifest) -> UInt8Array | Float32Array:
     """The values as the version's graph takes them, uint8 or float32 [height, width, channels]; no copy where they are.
 
     Raises:
-        InvalidRequest: their shape or type is another, or one is not finite; the message says what is expected.
+        InvalidRequest: their shape, type or name is another, or one is not finite; the message says what is expected.
     """
     values, shape, wanted = tensor.values, manifest.preprocessing.shape, np.dtype(manifest.input.dtype)
+    if tensor.name is not None and tensor.name not in (TENSOR, manifest.input.name):
+        allowed = " or ".join(repr(name) for name in dict.fromkeys((manifest.input.name, TENSOR)))
+        raise InvalidRequest(f"{manifest.model} has no input {tensor.name[:40]!r} for tensors. Allowed: {allowed}.")
     expected = f"{manifest.model} takes {wanted.name} {list(shape)} for each image, preprocessed"
     if values.shape != shape:
         raise InvalidRequest(f"The tensor of an image has the shape {list(values.shape)}; {expected}.")

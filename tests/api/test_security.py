@@ -41,6 +41,10 @@ PUBLIC = {
     "/health/ready",
     "/health/startup",
     "/metrics",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/{model}/ready",
+    "/v2/models/{model}/versions/{version}/ready",
 }
 
 

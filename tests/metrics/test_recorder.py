@@ -57,7 +57,7 @@ def test_what_was_recorded_is_on_the_page() -> None:
     metrics.request(route="/api/v1/predict", method="POST", status=200, seconds=0.004)
     metrics.stage("decode", 0.0002)
     metrics.stage("render", 0.0001)
-    metrics.batch("shapes", 3)
+    metrics.batch("shapes", 2, 3, 0.25)
     metrics.predicted("shapes", 2, "vertical", 3)
     metrics.rejected("overloaded", 5)
     metrics.in_flight(4)
@@ -77,8 +77,9 @@ def test_what_was_recorded_is_on_the_page() -> None:
         "fovea_request_seconds_bucket le=0.005 method=POST route=/api/v1/predict": 1,
         "fovea_stage_seconds_sum stage=decode": 0.0002,
         "fovea_stage_seconds_count stage=render": 1,
-        "fovea_batch_size_bucket le=2.0 model=shapes": 0,
-        "fovea_batch_size_bucket le=4.0 model=shapes": 1,
+        "fovea_batch_size_bucket le=2.0 model=shapes version=2": 0,
+        "fovea_batch_size_bucket le=4.0 model=shapes version=2": 1,
+        "fovea_engine_seconds_total model=shapes version=2": 0.25,
         "fovea_predictions_total label=vertical model=shapes version=2": 3,
         "fovea_rejected_total reason=overloaded": 5,
         "fovea_images_in_flight": 3,

@@ -49,12 +49,21 @@ def decode(value: dict[str, Any], where: str) -> bytes:
     text = value["b64"]
     if not isinstance(text, str):
         raise InvalidRequest(f'{where}: "b64" has to be a string.')
+    return from_base64(text, f'{where}: "b64"')
+
+
+def from_base64(text: str, where: str) -> bytes:
+    """The bytes that base64 stands for.
+
+    Raises:
+        InvalidRequest: it is none; naming `where`.
+    """
     try:
         # Some write lines, and web clients leave the padding out.
         stripped = "".join(text.split()) if not text.isascii() or any(map(text.__contains__, " \n\r\t")) else text
         return binascii.a2b_base64(stripped, strict_mode=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequest(f'{where}: "b64" is not base64: {error}.') from None
+        raise InvalidRequest(f"{where} is not base64: {error}.") from None
 
 
 def to_array(value: object, where: str) -> npt.NDArray[np.float64]:

@@ -1,0 +1,245 @@
+"""What the Open Inference Protocol tells of the service and its models, and does with them, whatever it travels in."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import app
+from app.api.pools import run_in
+from app.api.protocols.inference import BYTES, IMAGE_BYTES
+from app.api.services import Services
+from app.errors import Conflict, InvalidRequest, NotReady, VersionNotFound
+from app.metrics import Work
+from app.names import check_name
+from app.serving.status import ModelStatus
+from app.serving.tensors import output_name
+from app.store.manifest import Manifest
+
+NAME = "fovea"
+VERSION = app.__version__
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "schedule_policy", "statistics")
+PLATFORM = "tensorflow_savedmodel"
+"""What every version is, whichever engine runs it."""
+
+State = Literal["READY", "LOADING", "UNAVAILABLE"]
+
+_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMetadata:
+    """A tensor that a model takes or gives."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    """-1: any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """What a version takes and gives."""
+
+    name: str
+    versions: list[str]
+    """All that can be asked for."""
+    inputs: tuple[TensorMetadata, ...]
+    """A request has one of them."""
+    outputs: tuple[TensorMetadata, ...]
+    platform: str = PLATFORM
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """How a version stands."""
+
+    name: str
+    version: str
+    state: State
+    reason: str
+    """Empty where it is READY."""
+
+
+def parse_version(text: str | None) -> int | Literal["production"]:
+    """The version that a request names; "production" where it names none.
+
+    Raises:
+        InvalidRequest: it is no number.
+    """
+    if not text:
+        return "production"
+    if _VERSION.fullmatch(text) is None:
+        raise InvalidRequest(f"The version {text[:40]!r} is not allowed. Allowed: a version's number.")
+    return int(text)
+
+
+def server_ready(services: Services) -> bool:
+    """Whether every model in production can be answered for by every process."""
+    return services.classifier.ready and services.crew.complete and not services.lifecycle.stopping
+
+
+async def model_ready(services: Services, model: str, version: int | Literal["production"]) -> str | None:
+    """None if the model answers, or the version is loaded; else why not.
+
+    Raises:
+        InvalidName, ModelNotFound, VersionNotFound, StorageFailed.
+    """
+    if version == "production":
+        status = _status(services, check_name(model, "model"))
+        if status is None:
+            await asyncio.to_thread(services.registry.versions, model)
+            return f"Model {model} is still loading."
+        if status.state in ("ready", "degraded"):
+            return None
+        return status.reason or f"Model {model} does not answer."
+    entries = await _entries(services, model)
+    entry = next((entry for entry in entries if entry.version == str(version)), None)
+    if entry is None:
+        raise VersionNotFound(f"Model {model} has no version {version}. It has: {_named(entries)}.")
+    return None if entry.state == "READY" else entry.reason
+
+
+async def metadata(services: Services, model: str, version: int | Literal["production"]) -> ModelMetadata:
+    """What a version takes and gives; without a number that of the one that answers, or would.
+
+    Raises:
+        InvalidName, ModelNotFound, VersionNotFound, VersionRefused, StorageFailed.
+    """
+    status = _status(services, check_name(model, "model"))
+    serving = status.serving if status is not None else None
+
+    def read() -> tuple[Manifest, list[int]]:
+        versions = services.registry.versions(model)
+        number = version if version != "production" else serving
+        if number is None:
+            entry = services.registry.production(model)
+            if entry is None:
+                listed = ", ".join(map(str, versions))
+                raise VersionNotFound(
+                    f"Model {model} has no version in production. Promote one, or ask for one by its number: {listed}."
+                )
+            number = entry.version
+        return services.registry.manifest(model, number), versions
+
+    manifest, versions = await asyncio.to_thread(read)
+    image = manifest.input
+    return ModelMetadata(
+        model,
+        [str(number) for number in versions],
+        (
+            TensorMetadata(image.name, _DATATYPES[image.dtype], image.shape),
+            TensorMetadata(IMAGE_BYTES, BYTES, (-1,)),
+        ),
+        (TensorMetadata(output_name(manifest), "FP32", (-1, len(manifest.labels))),),
+    )
+
+
+async def index(services: Services, *, ready: bool = False) -> list[IndexEntry]:
+    """How all versions of all models stand; `ready`: only those that are loaded.
+
+    Raises:
+        StorageFailed.
+    """
+    models = await asyncio.to_thread(services.registry.models)
+    entries = [entry for model in models for entry in await _entries(services, model)]
+    return [entry for entry in entries if entry.state == "READY" or not ready]
+
+
+async def load(services: Services, model: str, version: int | Literal["production"] = "production") -> None:
+    """Have the version that the promotion log names answer, trying again what was refused; or load one besides.
+
+    Raises:
+        InvalidName, ModelNotFound, VersionNotFound, StorageFailed.
+        VersionRefused: it failed its checks; what answered goes on answering.
+        NotReady: the service is starting or shutting down.
+    """
+    classifier = services.classifier
+    check_name(model, "model")
+    if version != "production":
+        await classifier.check(model, version)
+        return
+    await classifier.refresh(model)
+    status = _status(services, model)
+    if status is None or status.production is None:
+        raise VersionNotFound(
+            f"Model {model} has no version in production, so that there is none to load. Promote one: "
+            f"POST /api/v1/models/{model}/promote."
+        )
+    if status.state not in ("ready", "degraded"):
+        raise NotReady(status.reason or f"Model {model} is still loading.")
+
+
+async def unload(services: Services, model: str, version: int | Literal["production"] = "production") -> None:
+    """Let go of a version that is loaded besides the one that answers. What the promotion log names stays.
+
+    Raises:
+        InvalidName, ModelNotFound, VersionNotFound, StorageFailed.
+        Conflict: it answers for its model. Nothing was unloaded.
+    """
+    check_name(model, "model")
+    if version != "production":
+        versions = await asyncio.to_thread(services.registry.versions, model)
+        if version not in versions:
+            raise VersionNotFound(f"Model {model} has no version {version}. It has: {', '.join(map(str, versions))}.")
+    try:
+        await services.classifier.unload(model, None if version == "production" else version)
+    except Conflict as error:
+        raise Conflict(
+            f"{error} Promote with POST /api/v1/models/{model}/promote; name one with the parameter `version`."
+        ) from None
+
+
+async def statistics(
+    services: Services, model: str | None = None, version: int | Literal["production"] = "production"
+) -> list[tuple[str, int, Work]]:
+    """What versions have done since the service began, in all of its processes: those of a model, or all. Those that
+    are loaded are there, and those that have answered.
+
+    Raises:
+        InvalidName, ModelNotFound, VersionNotFound, StorageFailed.
+    """
+    if model is not None:
+        known = await asyncio.to_thread(services.registry.versions, check_name(model, "model"))
+        if version != "production" and version not in known:
+            raise VersionNotFound(f"Model {model} has no version {version}. It has: {', '.join(map(str, known))}.")
+    work = await run_in(services.pools.scraping, services.metrics.work)
+    named = {key: work.get(key, Work()) for key in (*services.classifier.loaded(), *work)}
+    if model is not None and version != "production":
+        named.setdefault((model, version), Work())
+    return [
+        (name, number, done)
+        for (name, number), done in sorted(named.items())
+        if model in (None, name) and version in ("production", number)
+    ]
+
+
+def _status(services: Services, model: str) -> ModelStatus | None:
+    return next((status for status in services.classifier.status().models if status.model == model), None)
+
+
+async def _entries(services: Services, model: str) -> list[IndexEntry]:
+    """How the versions of a model stand."""
+    versions = await asyncio.to_thread(services.registry.versions, model)
+    status, loaded = _status(services, model), services.classifier.loaded()
+    return [_entry(model, version, status, loaded) for version in versions]
+
+
+def _entry(
+    model: str, version: int, status: ModelStatus | None, loaded: dict[tuple[str, int], str | None]
+) -> IndexEntry:
+    if (model, version) in loaded:
+        failure = loaded[model, version]
+        return IndexEntry(model, str(version), "UNAVAILABLE" if failure else "READY", failure or "")
+    if status is not None and status.production == version:
+        state: State = "LOADING" if status.state == "loading" else "UNAVAILABLE"
+        return IndexEntry(model, str(version), state, status.reason or f"Version {version} is not loaded.")
+    reason = f"Version {version} of {model} is not loaded; the first request that names it has it loaded."
+    return IndexEntry(model, str(version), "UNAVAILABLE", reason)
+
+
+def _named(entries: list[IndexEntry]) -> str:
+    return ", ".join(entry.version for entry in entries)
