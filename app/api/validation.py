@@ -1,14 +1,16 @@
-"""What pydantic found wrong with a request, in words that say what is allowed."""
+"""What pydantic found wrong with a request, in words that say what is allowed. The command line has them from here too."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.errors import InvalidName
 from app.names import PATTERN, check_name
+
+_MOST_TOLD = 3
 
 
 def explain(entry: Mapping[str, Any], body: object, examples: Mapping[str, str]) -> dict[str, Any]:
@@ -52,9 +54,26 @@ def sentence(explained: Mapping[str, Any]) -> str:
     location = [str(part) for part in explained["loc"]]
     if location[:1] == ["query"]:
         del location[0]
-    elif len(explained["loc"]) == 2 and isinstance(explained["loc"][1], int):
+    elif location[:1] == ["body"] and len(location) == 2 and isinstance(explained["loc"][1], int):
         return str(explained["msg"])  # the place in a body that is no JSON
     return f"{'.'.join(location)}: {explained['msg']}"
+
+
+def summary(found: Sequence[Mapping[str, Any]]) -> str:
+    """Explained errors in a line: the first few of them, and how many more there are."""
+    more = f"; and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
+    return "; ".join(map(sentence, found[:_MOST_TOLD])) + more
+
+
+def explain_model(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with the fields of a `model` that came from elsewhere than a request, as a request is told it."""
+    found = [
+        # Fields are found from the body on, whose name nobody has written here.
+        explained | {"loc": explained["loc"][1:]}
+        for entry in error.errors(include_url=False)
+        for explained in [explain({**entry, "loc": ("body", *entry["loc"])}, model, {})]
+    ]
+    return summary(found)
 
 
 def _fields(annotation: object, location: Sequence[Any]) -> list[str]:
@@ -67,7 +86,8 @@ def _fields(annotation: object, location: Sequence[Any]) -> list[str]:
             if "name" in model.model_fields and part in get_args(model.model_fields["name"].annotation)
         ]
         nested = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        models = tagged or [found for inner in nested for found in _models(inner)]
+        # Keys of a dictionary, and tags of a union that are no names of models, lead to what is there already.
+        models = tagged or [found for inner in nested for found in _models(inner)] or models
     return [name for model in models for name in model.model_fields]
 
 

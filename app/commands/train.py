@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.commands.archive import dataset_name
-from app.commands.environment import FAILED, UNREACHABLE, Unreachable, backend_options, explain, load_settings
+from app.commands.environment import FAILED, UNREACHABLE, Unreachable, backend_options, load_settings
 from app.errors import Conflict, InvalidRequest
 from app.names import PATTERN
 
@@ -173,13 +173,15 @@ def _architecture(of_file: object, name: str) -> dict[str, Any]:
 def _validate(spec: dict[str, Any]) -> TrainingSpec:
     from pydantic import ValidationError
 
+    from app.api.validation import explain_model
     from app.jobs.spec import TrainingSpec
 
     try:
         # By way of JSON, as the server reads it: a list is a tuple there.
         return TrainingSpec.model_validate_json(json.dumps(spec))
     except ValidationError as error:
-        raise InvalidRequest(f"The training spec is wrong. {explain(error)}") from error
+        wrong = explain_model(error, TrainingSpec).rstrip(".")
+        raise InvalidRequest(f"The training spec is wrong. {wrong}.") from error
 
 
 def _resolve(backend: Backend, dataset: str, name: str | None) -> str:

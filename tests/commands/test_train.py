@@ -432,8 +432,8 @@ def test_lines_tell_of_trials(jobs: Jobs, capsys: pytest.CaptureFixture[str]) ->
         (("digits", "--server", "http://x"), "drop --server and --detach"),
         (("digits", "--spec", "{path}/list.json"), "holds no JSON object"),
         (("digits", "--spec", "{path}/broken.json"), "is not JSON"),
-        (("digits", "--search", "{path}/extra.json"), "search.depth: Extra inputs are not permitted."),
-        (("digits", "--spec", "{path}/extra.json"), "depth: Extra inputs are not permitted."),
+        (("digits", "--search", "{path}/extra.json"), "search.depth: There is no such field. Allowed: method, space,"),
+        (("digits", "--spec", "{path}/extra.json"), "depth: There is no such field. Allowed: dataset, model,"),
     ],
 )
 @pytest.mark.usefixtures("fake")
@@ -448,6 +448,32 @@ def test_wrong_usage_is_status_2_and_submits_nothing(
     assert result.exit_code == 2
     assert message in result.stderr
     assert jobs.list() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"epoch": 3}, "There is no such field. Allowed: dataset, model, shapes"),
+        ({"architecture": {"name": "simple_cnn", "widht": 1}}, "simple_cnn.widht: There is no such field. Allowed"),
+        ({"architecture": {"name": "vgg"}}, "architecture: "),
+        ({"precisions": ["bf17"]}, "precisions.0: "),
+        ({"search": {"space": {"warmup": {"low": 0, "hihg": 1}}, "trials": 1}}, "Allowed: low, high, log, step"),
+        ({"model": "A B"}, "'A B' is not a valid model name. Allowed: 1 to 63 characters"),
+        ({"seed": -1, "epochs": 0, "warmup": 2, "momentum": 1, "schedule": "steps"}, "; and 2 more."),
+    ],
+)
+@pytest.mark.usefixtures("fake")
+def test_wrong_spec_is_told_in_the_words_of_the_api(
+    fovea: Fovea, server: Server, tmp_path: Path, wrong: dict[str, Any], told: str
+) -> None:
+    """Which field is wrong, why and what is allowed: the same sentence, whoever is given the spec."""
+    (tmp_path / "spec.json").write_text(json.dumps({"dataset": "digits"} | wrong))
+    refused = server.client.post("/api/v1/training-jobs", json={"dataset": "digits"} | wrong)
+    detail = refused.json()["detail"].replace("body.", "").rstrip(".")
+    assert told in f"{detail}."
+    result = fovea("train", "--spec", tmp_path / "spec.json", "--local")
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: The training spec is wrong. {detail}.\n"
 
 
 @pytest.mark.parametrize(
