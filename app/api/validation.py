@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a request, in words that say what is allowed. The command line has them from here too."""
+"""What pydantic found wrong with a request, in words that say what is allowed; the command line has them from here."""
 
 from __future__ import annotations
 

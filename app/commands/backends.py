@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from app.commands.datasets import add_local
 from app.commands.environment import open_datasets
 from app.jobs.document import JobDocument, JobList
+from app.jobs.folder import Progress
 from app.jobs.gate import check_submission
 from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from app.store.dataset_report import DatasetReport
 
 _POLL = 0.3
+
+
+@dataclass(frozen=True)
+class News:
+    """A job as it is now, and what it has said since the last news of it."""
+
+    document: JobDocument
+    lines: Sequence[tuple[int, Progress]] = ()
+    """Lines of progress in order, each with its number, from 1."""
 
 
 class Backend(Protocol):
@@ -51,8 +62,8 @@ class Backend(Protocol):
         """The end of the job's log, or its last `lines`."""
         ...
 
-    def follow(self, job_id: str) -> Iterator[JobDocument]:
-        """The job each time that something happened, until it has ended."""
+    def follow(self, job_id: str) -> Iterator[News]:
+        """The job each time that something happened, from its first line of progress to its last."""
         ...
 
     def trials(self, job_id: str) -> SearchDocument:
@@ -130,11 +141,15 @@ class Local:
         """The end of the job's log."""
         return self._jobs.log(job_id, lines=lines)
 
-    def follow(self, job_id: str) -> Iterator[JobDocument]:
+    def follow(self, job_id: str) -> Iterator[News]:
         """Look at the job's folder, again and again."""
+        job, seen = self._jobs.get(job_id), 0
         while True:
-            document = self._jobs.document(job_id)
-            yield document
+            # The document first: if it says that the job has ended, the lines after it are all there are.
+            document = JobDocument.of(job)
+            lines = job.progress_after(seen)
+            yield News(document, lines)
+            seen = lines[-1][0] if lines else seen
             if document.final:
                 return
             time.sleep(_POLL)

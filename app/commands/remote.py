@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
+from pydantic import ValidationError
 
 from app.commands.archive import packed
+from app.commands.backends import News
 from app.commands.counting import Count, counting
 from app.commands.environment import Unreachable
 from app.errors import FoveaError, InvalidRequest
 from app.jobs.document import JobDocument, JobList
+from app.jobs.folder import FINAL, Progress
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import SearchDocument
 from app.store.dataset_report import DatasetReport
@@ -32,6 +37,28 @@ class Refused(FoveaError):
     """The server refused; the message is its own."""
 
     code = "refused"
+
+
+@dataclass(frozen=True)
+class _Event:
+    """A server-sent event; a heartbeat has no `kind`."""
+
+    number: int
+    kind: str
+    data: str
+
+    @property
+    def line(self) -> list[tuple[int, Progress]]:
+        """The line of progress that it tells, with its number; none if it is no such, or of another release."""
+        with suppress(ValidationError):
+            if self.kind == "progress":
+                return [(self.number, Progress.model_validate_json(self.data))]
+        return []
+
+    @property
+    def final(self) -> bool:
+        """Whether it tells that the job has ended."""
+        return self.kind == "state" and json.loads(self.data)["state"] in FINAL
 
 
 class Remote:
@@ -109,21 +136,26 @@ class Remote:
         _check(response)
         return response.text
 
-    def follow(self, job_id: str) -> Iterator[JobDocument]:
+    def follow(self, job_id: str) -> Iterator[News]:
         """Listen to the job's server-sent events; a server that goes away is waited for.
 
         Raises:
             Unreachable: it did not come back.
         """
-        document = self._document(job_id)
-        yield document
-        deadline = time.monotonic() + _PATIENCE
-        while not document.final:
+        yield News(self._document(job_id))
+        deadline, seen = time.monotonic() + _PATIENCE, 0
+        while True:
+            # What has happened so far comes first and in one go, up to the state that it led to.
+            lines, begun = list[tuple[int, Progress]](), False
             try:
-                for _ in self._events(job_id):
-                    document = self._document(job_id)
-                    yield document
-                    if document.final:
+                for event in self._events(job_id, seen):
+                    lines += event.line
+                    begun = begun or event.kind == "state"
+                    if not begun:
+                        continue
+                    yield News(self._document(job_id), lines)
+                    seen, lines = max(seen, event.number), []
+                    if event.final:
                         return
                     deadline = time.monotonic() + _PATIENCE
             except Unreachable:
@@ -157,15 +189,21 @@ class Remote:
     def _document(self, job_id: str) -> JobDocument:
         return JobDocument.model_validate(self._call("GET", f"training-jobs/{job_id}"))
 
-    def _events(self, job_id: str) -> Iterator[None]:
-        """Once an event, heartbeats included; ends when the server ends the stream."""
-        with self._reaching(), self._client.stream("GET", f"training-jobs/{job_id}/events") as response:
+    def _events(self, job_id: str, after: int) -> Iterator[_Event]:
+        """The events after number `after`, heartbeats included; ends when the server ends the stream."""
+        path, headers = f"training-jobs/{job_id}/events", {"Last-Event-ID": str(after)}
+        with self._reaching(), self._client.stream("GET", path, headers=headers) as response:
             if response.is_error:
                 response.read()
                 _check(response)
+            fields: dict[str, str] = {}
             for line in response.iter_lines():
-                if line == "":
-                    yield
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                    continue
+                yield _Event(int(fields.get("id", 0)), fields.get("event", ""), fields.get("data", ""))
+                fields = {}
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         with self._reaching():

@@ -18,6 +18,7 @@ import pytest
 
 from app.api.security import make_key
 from app.commands import following
+from app.commands.backends import News
 from app.commands.remote import Remote
 from app.commands.train import ARCHITECTURES
 from app.jobs.executors import local_process as real
@@ -199,6 +200,26 @@ def test_interrupted_command_leaves_the_job_running(server: Server, server_jobs:
         assert not job.cancel_requested
         server_jobs.cancel(job.id)
         wait_for(job, "cancelled")
+
+
+def test_all_that_a_job_has_said_is_told_to_who_comes_later(
+    fovea: Fovea, server: Server, server_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it ended before, with what was said between the epochs; over a server and without one."""
+    monkeypatch.setenv("FOVEA_WORKSPACE", str(server_jobs.root.parent))
+    job = server_jobs.submit(TrainingSpec(dataset="digits"))
+    job.append(Progress(at=now(), attempt=1, phase="dataset", message="20 images"))
+    job.append(Progress(at=now(), attempt=1, phase="fit", message="7 parameters"))
+    with supervise(server_jobs, Fake(epochs=2)):
+        wait_for(job, "succeeded")
+    job.append(Progress(at=now(), attempt=1, phase="promote", message="not promoted"))
+    for arguments in (("--server", server.url), ("--local",)):
+        lines = fovea("jobs", "follow", job.id, *arguments).stdout.splitlines()
+        said = ["dataset: 20 images", "fit: 7 parameters", "epoch 1/2", "epoch 2/2", "promote: not promoted"]
+        assert [line.partition("  ")[0] for line in lines[:6]] == [
+            *said,
+            "Trained digits version 1, accuracy 0.7500 on the test split.",
+        ]
 
 
 def test_following_survives_a_restart_of_the_server(tmp_path: Path) -> None:
@@ -415,7 +436,7 @@ def test_lines_tell_of_trials(jobs: Jobs, capsys: pytest.CaptureFixture[str]) ->
     document = jobs.document(job.id)
     assert (document.trial, document.trials) == (2, 6)
     with following.showing() as view:
-        view.show(document)
+        view.show(News(document, job.progress_after(0)))
     assert re.fullmatch(r"trial 2 of 6: validation accuracy 0\.9; 2 min [345] s left\n", capsys.readouterr().out)
 
 
