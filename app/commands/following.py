@@ -49,6 +49,8 @@ def print_summary(document: JobDocument, backend: Backend) -> None:
     interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
     measured = "" if accuracy is None else f", accuracy {accuracy:.4f}{interval} on the test split"
     click.echo(f"Trained {result.model} version {result.version}{measured}.")
+    for warning in result.warnings:
+        click.echo(f"Warning:  {warning}")
     click.echo(f"Report:   {backend.report(result.model, result.version)}")
     click.echo(f"Promoted: {'yes' if result.promoted else 'no'} ({why(result)})")
     if not result.promoted:

@@ -84,6 +84,7 @@ def findings(
 ) -> list[Finding]:
     """What is to be said of a result, warnings first."""
     said = [
+        *(Finding("warning", warning) for warning in data.split.warnings),
         *_of_the_test(evaluation, data),
         *_of_the_classes(evaluation),
         *_of_the_curves(fitted),

@@ -41,7 +41,9 @@ class Split:
     validation: Indices
     test: Indices
     remarks: tuple[str, ...] = ()
-    """What was done beyond sharing out, in sentences for the job's log."""
+    """What was done beyond sharing out, in sentences for the job's progress."""
+    warnings: tuple[str, ...] = ()
+    """Those of the remarks that a reader of the result must know."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def split(source: Source, splits: Splits, seed: int, *, look_alikes: bool = True
 
 
 def _finished(source: Source, shared: _Shared, numbers: Sequence[int | None], apart: Collection[int]) -> Split:
-    remarks = []
+    remarks, warnings = list[str](), list[str]()
     if apart:
         of = {target for number, target in zip(numbers, source.targets.tolist(), strict=True) if number in apart}
         remarks.append(
@@ -105,10 +107,10 @@ def _finished(source: Source, shared: _Shared, numbers: Sequence[int | None], ap
     train, validation, test = (np.flatnonzero(shared.sides == side).astype(np.int64) for side in range(3))
     if len(validation) == 0:
         validation = train
-        remarks.append("No image is left to validate on: those that train validate too, which says little.")
+        warnings.append("No image is left to validate on: those that train validate too, which says little.")
     elif bare := set(range(len(source.labels))) - set(source.targets[validation].tolist()):
-        remarks.append(f"No image of {_named(source, bare)} is left to validate on.")
-    return Split(train, validation, test, tuple(remarks))
+        warnings.append(f"No image of {_named(source, bare)} is left to validate on.")
+    return Split(train, validation, test, (*remarks, *warnings), tuple(warnings))
 
 
 def _look_alikes(source: Source) -> list[int | None]:

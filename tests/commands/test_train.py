@@ -23,7 +23,7 @@ from app.commands.remote import Remote
 from app.commands.train import ARCHITECTURES
 from app.jobs.executors import local_process as real
 from app.jobs.executors.fake import Fake
-from app.jobs.folder import Placement, Progress, now
+from app.jobs.folder import JobResult, Placement, Progress, now
 from app.jobs.jobs import Jobs
 from app.jobs.networks import Architecture, SimpleCNN
 from app.jobs.spec import TrainingSpec
@@ -344,6 +344,18 @@ def test_pictures_that_were_left_out_are_named_before_the_training(fovea: Fovea,
     assert "notes-3.txt" not in added
     assert added.endswith(", and 2 more.")
     assert "Warning: Images that occur several times under different labels: 1." in result.stderr
+
+
+def test_summary_has_what_the_data_warn_of(fovea: Fovea, jobs: Jobs) -> None:
+    """A result that may mislead says so where its accuracy is read, on a terminal too, where no line stays."""
+    job = jobs.submit(TrainingSpec(dataset="digits"))
+    warnings = ["No image of 'star' is left to validate on."]
+    job.write_result(
+        JobResult(model="digits", version=1, metrics={}, promoted=False, promotion_reason="manual", warnings=warnings)
+    )
+    job.write_state(job.state().model_copy(update={"state": "succeeded", "attempt": 1}))
+    lines = fovea("jobs", "follow", job.id, "--local").stdout.splitlines()
+    assert lines[:2] == ["Trained digits version 1.", f"Warning:  {warnings[0]}"]
 
 
 def test_failed_job_ends_with_its_reason(fovea: Fovea, monkeypatch: pytest.MonkeyPatch) -> None:

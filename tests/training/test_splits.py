@@ -103,7 +103,7 @@ def test_a_class_of_two_trains_and_tests() -> None:
     for seed in range(10):
         sides = split(source, Splits(), seed=seed)
         assert [(source.targets[side] == 0).sum() for side in (sides.train, sides.validation, sides.test)] == [1, 0, 1]
-        assert sides.remarks == ("No image of 'rare' is left to validate on.",)
+        assert sides.remarks == sides.warnings == ("No image of 'rare' is left to validate on.",)
 
 
 def test_where_all_classes_have_two_images_those_that_train_validate_too() -> None:
@@ -112,7 +112,7 @@ def test_where_all_classes_have_two_images_those_that_train_validate_too() -> No
     assert sides.train.tolist() == sides.validation.tolist()
     assert len(sides.train) == len(sides.test) == 2
     assert not set(sides.train.tolist()) & set(sides.test.tolist())
-    assert "those that train validate too" in sides.remarks[0]
+    assert "those that train validate too" in sides.warnings[0]
 
 
 def test_a_class_that_is_too_small_is_named() -> None:
