@@ -70,8 +70,8 @@ class Backend(Protocol):
         """What the job's search has tried."""
         ...
 
-    def cancel(self, job_id: str) -> None:
-        """Ask the job to stop."""
+    def cancel(self, job_id: str) -> JobDocument:
+        """Ask the job to stop; returns what it is then: cancelled, or still about to be."""
         ...
 
     def report(self, model: str, version: int) -> str:
@@ -158,9 +158,9 @@ class Local:
         """What stands in the job's folder."""
         return SearchDocument.of(self._jobs.get(job_id))
 
-    def cancel(self, job_id: str) -> None:
-        """Set the job's marker."""
-        self._jobs.cancel(job_id)
+    def cancel(self, job_id: str) -> JobDocument:
+        """Set the job's marker, or end it where no trainer has taken it."""
+        return JobDocument.of(self._jobs.cancel(job_id))
 
     def report(self, model: str, version: int) -> str:
         """The page of the evaluation."""

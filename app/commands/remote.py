@@ -19,7 +19,7 @@ from app.commands.archive import packed
 from app.commands.backends import News
 from app.commands.counting import Count, counting
 from app.commands.environment import Unreachable
-from app.errors import FoveaError, InvalidRequest
+from app.errors import DatasetNotFound, FoveaError, InvalidRequest, JobNotFound
 from app.jobs.document import JobDocument, JobList
 from app.jobs.folder import FINAL, Progress
 from app.jobs.spec import TrainingSpec
@@ -30,6 +30,9 @@ _POLL = 0.3
 _CHUNK = 2**20
 # A server that is restarted is back within this time, in seconds; the job goes on meanwhile.
 _PATIENCE = 60.0
+# What is wrong with what was sent, by status; it is input here, too (`app.commands.environment.exit_status`).
+INPUT = (400, 404, 413, 415, 422)
+_NOT_FOUND = (DatasetNotFound.code, JobNotFound.code)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -133,7 +136,7 @@ class Remote:
         """The end of the job's log."""
         with self._reaching():
             response = self._client.get(f"training-jobs/{job_id}/log", params={"tail": lines} if lines else {})
-        _check(response)
+        self._check(response)
         return response.text
 
     def follow(self, job_id: str) -> Iterator[News]:
@@ -167,9 +170,9 @@ class Remote:
         """Ask the server."""
         return SearchDocument.model_validate(self._call("GET", f"training-jobs/{job_id}/trials"))
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str) -> JobDocument:
         """Ask the server."""
-        self._call("POST", f"training-jobs/{job_id}/cancel")
+        return JobDocument.model_validate(self._call("POST", f"training-jobs/{job_id}/cancel"))
 
     def report(self, model: str, version: int) -> str:
         """The page of the evaluation."""
@@ -195,7 +198,7 @@ class Remote:
         with self._reaching(), self._client.stream("GET", path, headers=headers) as response:
             if response.is_error:
                 response.read()
-                _check(response)
+                self._check(response)
             fields: dict[str, str] = {}
             for line in response.iter_lines():
                 if line:
@@ -208,8 +211,22 @@ class Remote:
     def _call(self, method: str, path: str, **options: Any) -> Any:
         with self._reaching():
             response = self._client.request(method, path, **options)
-        _check(response)
+        self._check(response)
         return response.json()
+
+    def _check(self, response: httpx.Response) -> None:
+        """Raise the server's own words for what it refused."""
+        if not response.is_error:
+            return
+        try:
+            problem = response.json()
+            detail, code = str(problem["detail"]), problem.get("code")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            detail = f"The server answered {response.status_code} {response.reason_phrase}; is it a Fovea server?"
+            code = None
+        if code in _NOT_FOUND:
+            detail += f" Asked the server {self.where()}; --local looks in the workspace here (FOVEA_WORKSPACE)."
+        raise (InvalidRequest if response.status_code in INPUT else Refused)(detail)
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -221,17 +238,6 @@ class Remote:
                 f"No Fovea server answers at {self._url}{origin}: {error}. Start one with `fovea serve`, name another "
                 "with --server, or train without one with --local."
             ) from error
-
-
-def _check(response: httpx.Response) -> None:
-    """Raise the server's own words for what it refused."""
-    if not response.is_error:
-        return
-    try:
-        detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        detail = f"The server answered {response.status_code} {response.reason_phrase}; is it a Fovea server?"
-    raise (InvalidRequest if response.status_code in (400, 404, 422) else Refused)(detail)
 
 
 def _chunks(file: IO[bytes], size: int, sent: Count) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ _STAGING = ".new-"
 _STAGING_AGE = timedelta(hours=1)
 # The end of a log is read, never all of it: a long training's log has many megabytes.
 _LOG_BYTES = 256 * 1024
+_MOST_NAMED = 5
 _ENDED = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "was cancelled"}
 
 
@@ -72,10 +73,15 @@ class Jobs:
         try:
             path = self.root / check_name(job_id, "job")
         except InvalidName as error:
-            raise JobNotFound(f"There is no job {job_id[:80]!r}: job ids look like 20261122-163012-0f3c9ab.") from error
+            raise JobNotFound(self._no_job(job_id)) from error
         if not (path / "state.json").is_file():
-            raise JobNotFound(f"There is no job {job_id!r}.")
+            raise JobNotFound(self._no_job(job_id))
         return JobFolder(path)
+
+    def _no_job(self, job_id: str) -> str:
+        newest = [job.id for job in self.list()[:_MOST_NAMED]]
+        known = f". The newest: {', '.join(newest)}." if newest else ", nor any."
+        return f"There is no job {job_id[:80]!r}{known}"
 
     def document(self, job_id: str) -> JobDocument:
         """What the job `job_id` looks like now.

@@ -123,7 +123,7 @@ def test_folder_is_uploaded_first(fovea: Fovea, server: Server, server_jobs: Job
         assert server.client.get("/api/v1/datasets/snaps").json()["images"] == 20
         assert server_jobs.list()[0].spec().dataset == "snaps"
         again = fovea("train", pictures, "--name", "snaps", "--server", server.url)
-        assert again.exit_code == 2
+        assert again.exit_code == 1
         assert "fovea train snaps" in again.stderr
         assert fovea("train", "snaps", "--server", server.url).exit_code == 0
 
@@ -146,7 +146,8 @@ def test_cancelled_job_ends_the_command_with_status_1(fovea: Fovea, server: Serv
     job = fovea("train", "digits", "--detach", "--server", server.url).stdout.strip()
     (server_jobs.get(job).path / "log.txt").write_text("one\ntwo\n")
     assert fovea("jobs", "log", job, "--tail", 1, "--server", server.url).output == "two\n"
-    assert fovea("jobs", "cancel", job, "--server", server.url).exit_code == 0
+    cancelled = fovea("jobs", "cancel", job, "--server", server.url)
+    assert (cancelled.exit_code, cancelled.stdout) == (0, f"Job {job} is cancelled.\n")
     followed = fovea("jobs", "follow", job, "--server", server.url)
     assert followed.exit_code == 1
     assert f"Job {job} cancelled: Cancelled before it began." in followed.stderr
@@ -173,6 +174,14 @@ def test_unreadable_job_is_listed_among_the_others(
         assert f"The spec.json of job {spoilt.id} is not valid here" in followed.stderr
     for job in (first, spoilt, last):
         server_jobs.cancel(job.id)
+
+
+def test_cancelled_job_is_said_to_be_so_only_when_it_is(fovea: Fovea, jobs: Jobs) -> None:
+    """One that waits is cancelled at once; one that a trainer is at work on is asked to stop."""
+    waiting, running = (jobs.submit(TrainingSpec(dataset="digits")) for _ in range(2))
+    assert fovea("jobs", "cancel", waiting.id, "--local").stdout == f"Job {waiting.id} is cancelled.\n"
+    with running.hold():
+        assert fovea("jobs", "cancel", running.id, "--local").stdout == f"Job {running.id} is asked to stop.\n"
 
 
 def test_cancelling_too_late_is_told(fovea: Fovea, jobs: Jobs) -> None:
@@ -262,6 +271,20 @@ def test_workspace_without_jobs_is_named(fovea: Fovea, tmp_path: Path) -> None:
     assert result.stderr == f"No training jobs in {tmp_path / 'workspace'} (FOVEA_WORKSPACE).\n"
 
 
+def test_job_that_is_not_found_is_told_with_where_it_was_looked_for(
+    fovea: Fovea, server: Server, jobs: Jobs, tmp_path: Path
+) -> None:
+    """Server and command may have workspaces of their own: each names the one that it looked in."""
+    job = jobs.submit(TrainingSpec(dataset="digits")).id
+    for command in ("follow", "cancel", "log", "trials"):
+        missing = fovea("jobs", command, "20260101-000000-0000000", "--local").stderr
+        assert f"The newest: {job}. Looked in {tmp_path / 'workspace'} (FOVEA_WORKSPACE).\n" in missing
+        asked = fovea("jobs", command, job, "--server", server.url).stderr
+        assert f"There is no job {job!r}" in asked
+        assert f"Asked the server at {server.url}; --local looks in the workspace here (FOVEA_WORKSPACE).\n" in asked
+    assert f"There is no dataset 'mine' at {server.url}. " in fovea("train", "mine", "--server", server.url).stderr
+
+
 def test_something_else_at_the_address_is_told(fovea: Fovea, server: Server) -> None:
     """An address that is none, or a path that is not the API, is no traceback."""
     result = fovea("jobs", "list", "--server", "127.0.0.1:8000")
@@ -316,7 +339,7 @@ def test_local_job_that_cannot_work_is_refused_at_once(fovea: Fovea, jobs: Jobs,
     for image in sorted((pictures / "dark").iterdir())[1:]:
         image.unlink()
     refused = fovea("train", pictures, "--local")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "fewer than 2 images of 'dark'" in refused.stderr
     assert fovea("train", "none", "--local").exit_code != 0
     assert jobs.list() == []
@@ -456,7 +479,7 @@ def test_lines_tell_of_trials(jobs: Jobs, capsys: pytest.CaptureFixture[str]) ->
     ("arguments", "message"),
     [
         ((), "Name a DATASET"),
-        (("nothing",), "There is no dataset 'nothing'. Datasets: digits, shapes"),
+        (("nothing",), "workspace (FOVEA_WORKSPACE). Datasets: digits, shapes; or"),
         (("./nothing",), "There is no file or folder './nothing'"),
         (("digits", "--name", "x"), "--name is for one that is added from a path"),
         (("digits", "--epochs", 0), "epochs: Input should be greater than or equal to 1."),

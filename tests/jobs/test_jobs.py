@@ -93,10 +93,14 @@ def test_debris_of_dead_submissions_is_removed_and_fresh_ones_are_kept(jobs: Job
 
 @pytest.mark.parametrize("job_id", ["nothing", "../jobs", "", "a/b", "x" * 200, "é", ".new-1"])
 def test_unknown_or_forged_ids_are_not_found(jobs: Jobs, job_id: str) -> None:
-    """An id that no job has, or that tries to leave the folder, is not found."""
-    jobs.submit(SPEC)
-    with pytest.raises(JobNotFound, match="There is no job"):
+    """An id that no job has, or that tries to leave the folder, is not found; the newest that there are, are named."""
+    with pytest.raises(JobNotFound, match=r"There is no job .*, nor any"):
         jobs.get(job_id)
+    older = jobs.submit(SPEC)
+    newest = [jobs.submit(SPEC).id for _ in range(5)][::-1]
+    with pytest.raises(JobNotFound, match=f"The newest: {', '.join(newest)}[.]$"):
+        jobs.get(job_id)
+    assert older.id not in newest
 
 
 def test_cancelling_a_queued_job_ends_it_at_once(jobs: Jobs) -> None:
