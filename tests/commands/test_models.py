@@ -156,12 +156,17 @@ def test_version_that_fails_its_checks_is_not_promoted(fovea: Fovea, registry: R
 
 
 def test_rollback_goes_back(fovea: Fovea, registry: Registry) -> None:
-    """The version that was production before is production again."""
+    """The version that was production before is production again; what to type against it is told, not to repeat it."""
     add_version(registry, promote=True)
     add_version(registry, promote=True)
     result = fovea("models", "rollback", "shapes", "--reason", "Cats are dogs.")
-    assert result.output == "Version 1 of shapes is in production.\n"
+    undo = "fovea models promote shapes 2"
+    assert result.output == f"Version 1 of shapes is in production again.\nUndo:     {undo}\n"
     assert registry.promotions("shapes")[-1].action == "rollback"
+    again = fovea("models", "rollback", "shapes")
+    assert again.exit_code == 1
+    assert "it was rolled back to version 1" in again.stderr
+    assert "that was production since: 2.\n" in again.stderr
 
 
 def test_rollback_to_a_version_that_fails_its_checks_is_refused(fovea: Fovea, registry: Registry) -> None:
