@@ -146,7 +146,7 @@ class Local:
         job, seen = self._jobs.get(job_id), 0
         while True:
             # The document first: if it says that the job has ended, the lines after it are all there are.
-            document = JobDocument.of(job)
+            document = self._jobs.document(job_id)
             lines = job.progress_after(seen)
             yield News(document, lines)
             seen = lines[-1][0] if lines else seen

@@ -84,7 +84,7 @@ def _before_the_trainer(document: JobDocument) -> str | None:
     if document.cancel_requested:
         return "cancelling"
     if document.state == "queued" or document.phase == "queue":
-        return document.message or "waiting for its turn"
+        return document.message or _waiting(document.ahead)
     return "starting the trainer" if document.phase is None else None
 
 
@@ -95,6 +95,11 @@ def _stage(document: JobDocument) -> str | None:
     if (before := _before_the_trainer(document)) is not None:
         return before
     return None if document.phase in (None, "fit") else _said(document.phase, document.message)
+
+
+def _waiting(ahead: int | None) -> str:
+    before = f": {ahead:,} {'job' if ahead == 1 else 'jobs'} before it" if ahead else ""
+    return f"waiting for its turn{before}"
 
 
 def _said(phase: str, message: str | None) -> str:

@@ -30,6 +30,9 @@ class JobDocument(BaseModel):
     finished_at: datetime | None = None
     reason: str | None = Field(None, description="Why it failed or was cancelled.")
     cancel_requested: bool = Field(False, description="Whether it was asked to stop.")
+    ahead: int | None = Field(
+        None, description="How many other jobs have their turn before it, while it is queued: running or older ones."
+    )
     spec: TrainingSpec
     phase: str | None = Field(
         None,

@@ -21,6 +21,24 @@ def _sent(job: JobFolder, attempt: int) -> JobDocument:
     return JobDocument.of(job)
 
 
+def test_job_that_waits_says_how_many_go_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each time that the number has changed, and not again while it has not."""
+    jobs = Jobs(tmp_path)
+    others = [jobs.submit(TrainingSpec(dataset="digits")) for _ in range(2)]
+    job = jobs.submit(TrainingSpec(dataset="digits"))
+    told = [jobs.document(job.id), jobs.document(job.id)]
+    for other in others:
+        jobs.cancel(other.id)
+        told.append(jobs.document(job.id))
+    with showing() as view:
+        follow(map(News, told), view)
+    assert capsys.readouterr().out.splitlines() == [
+        "waiting for its turn: 2 jobs before it",
+        "waiting for its turn: 1 job before it",
+        "waiting for its turn",
+    ]
+
+
 def test_every_line_of_progress_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """However many there are between two looks, and where a look shows again what another has shown."""
     job = Jobs(tmp_path).submit(TrainingSpec(dataset="digits"))

@@ -337,6 +337,37 @@ def test_log_is_cut_to_its_last_lines(jobs: Jobs) -> None:
     assert jobs.log(job.id, lines=0) == ""
 
 
+def test_log_is_shown_without_what_libraries_say_of_themselves(jobs: Jobs) -> None:
+    """TensorFlow cannot be told to begin in silence; its warnings and errors are shown, and the file has all."""
+    job = jobs.submit(SPEC)
+    said = [
+        "loading TensorFlow, 2 threads",
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1795411167.939922    3949 port.cc:153] oneDNN custom operations are on.",
+        "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",
+        "W0000 00:00:1795411167.939922    3949 cpu.cc:1] Allocation exceeds the free memory.",
+        "E0000 00:00:1795411167.939922    3949 gpu.cc:1] No such device.",
+        "INFO of our own",
+    ]
+    (job.path / "log.txt").write_text("".join(f"{line}\n" for line in said))
+    shown = [said[0], *said[4:]]
+    assert jobs.log(job.id).splitlines() == shown
+    assert jobs.log(job.id, lines=4).splitlines() == shown
+
+
+def test_queued_job_tells_how_many_go_before_it(jobs: Jobs) -> None:
+    """Those that have begun and those that came before; once it has begun itself, that is over."""
+    done, running, older, job, _ = (jobs.submit(SPEC) for _ in range(5))
+    done.write_state(done.state().model_copy(update={"state": "succeeded"}))
+    running.write_state(running.state().model_copy(update={"state": "running", "attempt": 1}))
+    assert jobs.document(job.id).ahead == 2
+    assert [listed.ahead for listed in jobs.documents().jobs] == [3, 2, 1, None, None]
+    older.write_state(older.state().model_copy(update={"state": "cancelled"}))
+    assert jobs.document(job.id).ahead == 1
+    job.write_state(job.state().model_copy(update={"state": "running", "attempt": 1}))
+    assert jobs.document(job.id).ahead is None
+
+
 def test_long_log_is_not_read_whole(jobs: Jobs) -> None:
     """Of a log of many megabytes only the end is read, from the beginning of a line."""
     job = jobs.submit(SPEC)
