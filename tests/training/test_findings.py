@@ -77,6 +77,13 @@ def test_what_is_no_better_than_guessing_is_called_so(data: TrainingData) -> Non
     assert "better than always" not in _said(data, _evaluation(data, _answers(data, wrong=3)))
 
 
+def test_what_is_left_out_of_validation_is_a_warning(data: TrainingData) -> None:
+    """What the split warns of stands before the reader of the result, too."""
+    warned = replace(data, split=replace(data.split, warnings=("No image of 'star' is left to validate on.",)))
+    said = _said(warned, _evaluation(warned, _answers(warned, wrong=0)))
+    assert said.startswith("warning: No image of 'star' is left to validate on.\n")
+
+
 def test_learning_by_heart_is_called_so(data: TrainingData) -> None:
     """Training accuracy far ahead of validation is a warning; a little ahead is none."""
     evaluation = _evaluation(data, _answers(data, wrong=3))
