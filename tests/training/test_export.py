@@ -376,7 +376,7 @@ def test_the_report_counts_what_was_found_in_the_data(good: Exported) -> None:
         }
     )
     trained = Trained(good.job.id, good.data, good.fitted, good.evaluation, {}, known)
-    data = report_document(trained, ["picture"] * len(good.evaluation.worst))["data"]
+    data = report_document(trained, ["picture"] * len(good.evaluation.worst), [])["data"]
     assert [data[name] for name in FOUND] == [1, 2, 3, 4, 5, 6, 7, 8, 2]
 
 
