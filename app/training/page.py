@@ -105,7 +105,8 @@ def _curves(report: Report) -> str:
     return _section(
         "Learning curves",
         f"{counted(len(epochs), 'epoch')} in {minutes:,.1f} minutes; the weights of epoch {chosen} were kept. "
-        "Training figures are taken while it learns, on augmented images, so that they may lie below those of validation.",
+        "Training figures are taken while it learns, on augmented images, so that they may lie below those of "
+        "validation.",
         f'<div class="pair"><figure><h3>Accuracy</h3>{accuracy}</figure><figure><h3>Loss</h3>{loss}</figure></div>',
     )
 
@@ -339,7 +340,7 @@ def _facts(facts: Iterable[tuple[str, Any]]) -> str:
 
 def _value(value: Any) -> str:
     if value is None:
-        return "not set"
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

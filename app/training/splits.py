@@ -12,6 +12,7 @@ import numpy.typing as npt
 from app.errors import TrainingFailed
 from app.jobs.spec import Splits
 from app.store.dataset_report import LEAST_IMAGES
+from app.training.recipes import choose_splits
 from app.training.sources import Source
 
 Indices = npt.NDArray[np.int64]
@@ -23,11 +24,6 @@ _SIDES = ("train", "validation", "test")
 _MOST_OF_A_CLASS = 0.3
 _MANY = 20
 _MOST_NAMED = 5
-
-# What is held out where the spec does not say: a share, but no more images than tell two good models apart (the
-# standard error of 90 % of 5,000 is 0.4 points); the others do more good where they train.
-_VALIDATION, _MOST_VALIDATION = 0.1, 2500
-_TEST, _MOST_TEST = 0.15, 5000
 
 
 @dataclass(frozen=True)
@@ -153,9 +149,7 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
             sides[group] = side
         else:
             pools[source.targets[group[0]]].append(group)
-    images = len(given)
-    test = min(_TEST, _MOST_TEST / images) if splits.test is None else splits.test
-    validation = min(_VALIDATION, _MOST_VALIDATION / images) if splits.validation is None else splits.validation
+    shares = choose_splits(splits, len(given))
     moved = sides != given
     own, lost = (np.bincount(source.targets[which]) for which in (given == 0, moved & (given == 0)))
     poor = {number for number, count in enumerate(lost.tolist()) if count > _MOST_OF_A_CLASS * own[number]}
@@ -165,7 +159,7 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
         size = sum(map(len, pool))
         wanted = {
             name: 0 if name in source.given else max(1, round(size * share))
-            for name, share in (("test", test), ("validation", validation))
+            for name, share in (("test", shares.test), ("validation", shares.validation))
         }
         ordered = _ordered(pool, source, max(wanted.values()), random)
         # Tiny classes: rounding must not eat up what there is to train on.
