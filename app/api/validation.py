@@ -7,10 +7,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from app.asked import plain
 from app.errors import InvalidName
 from app.names import PATTERN, check_name
 
 _MOST_TOLD = 3
+# What stands in the context of an error and says nothing of what is allowed.
+_NOT_ALLOWED = ("error", "actual_length", "tag", "discriminator", "said", "class_name", "field_type")
 
 
 def explain(entry: Mapping[str, Any], body: object, examples: Mapping[str, str]) -> dict[str, Any]:
@@ -22,12 +25,12 @@ def explain(entry: Mapping[str, Any], body: object, examples: Mapping[str, str])
         examples: values of query parameters that would do, by the parameters' names.
     """
     location = entry.get("loc", ())
-    message = str(entry.get("msg", "")).removeprefix("Value error, ")
+    message = plain(entry)
     context: Mapping[str, Any] = entry.get("ctx") or {}
     allowed: dict[str, Any] = {
         key: value
         for key, value in context.items()
-        if isinstance(value, (str, int, float, bool)) and key not in ("error", "actual_length", "tag", "discriminator")
+        if isinstance(value, (str, int, float, bool)) and key not in _NOT_ALLOWED
     }
     if entry.get("type") == "json_invalid":
         message = f"The body is not valid JSON: {context.get('error', '')} (at character {int(location[-1]) + 1})"

@@ -104,8 +104,10 @@ def load_settings(**overrides: object) -> Settings:
 
 def explain(error: ValidationError, name: Any = str) -> str:
     """A sentence for each field that is wrong; `name` turns a field's dotted path into what the user wrote."""
+    from app.asked import plain
+
     return " ".join(
-        f"{name('.'.join(map(str, detail['loc'])))}: {detail['msg'].removeprefix('Value error, ').rstrip('.')}."
+        f"{name('.'.join(map(str, detail['loc'])))}: {plain(detail).rstrip('.')}."
         for detail in error.errors(include_url=False)
     )
 

@@ -168,7 +168,7 @@ def test_unreadable_job_is_listed_among_the_others(
         assert result.exit_code == 0, result.output
         lines = [line.split()[:2] for line in result.stdout.splitlines()[1:4]]
         assert lines == [[last.id, "queued"], [spoilt.id, "unreadable"], [first.id, "queued"]]
-        assert "depth: Extra inputs are not permitted" in result.stdout
+        assert "depth: there is no such field" in result.stdout
         followed = fovea("jobs", "follow", spoilt.id, *arguments)
         assert followed.exit_code == 1
         assert f"The spec.json of job {spoilt.id} is not valid here" in followed.stderr
@@ -482,7 +482,7 @@ def test_lines_tell_of_trials(jobs: Jobs, capsys: pytest.CaptureFixture[str]) ->
         (("nothing",), "workspace (FOVEA_WORKSPACE). Datasets: digits, shapes; or"),
         (("./nothing",), "There is no file or folder './nothing'"),
         (("digits", "--name", "x"), "--name is for one that is added from a path"),
-        (("digits", "--epochs", 0), "epochs: Input should be greater than or equal to 1."),
+        (("digits", "--epochs", 0), "epochs: must be a whole number, at least 1 and at most 10,000."),
         (("digits", "--model", "A B"), "model: "),
         (("digits", "--detach"), "drop --server and --detach"),
         (("digits", "--server", "http://x"), "drop --server and --detach"),
