@@ -92,6 +92,13 @@ def plain(entry: Mapping[str, Any]) -> str:
             return str(entry.get("msg", "")).removeprefix("Value error, ")
 
 
+def first_complaint(error: ValidationError) -> str:
+    """The first thing that is wrong, with the dotted path of the field if it has one: "labels: required"."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {plain(first)}" if place else plain(first)
+
+
 def _refusal(field: FieldInfo, value: object) -> PydanticCustomError | None:
     """What is wrong with a field's value, if that is its kind, or how large it is."""
     kinds = set(members(field.annotation))

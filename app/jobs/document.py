@@ -8,7 +8,8 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import StorageFailed, first_complaint
+from app.asked import first_complaint
+from app.errors import StorageFailed
 from app.jobs.folder import FINAL, JobFolder, JobResult, Placement, Progress, State, now
 from app.jobs.spec import TrainingSpec
 

@@ -12,7 +12,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.errors import Conflict, StorageFailed, first_complaint
+from app.asked import first_complaint
+from app.errors import Conflict, StorageFailed
 from app.store.manifest import Promotion, PromotionDecision, Refusal
 from app.store.storage import Storage
 

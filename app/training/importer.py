@@ -23,7 +23,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import app
-from app.errors import FoveaError, InvalidImage, InvalidRequest, first_complaint
+from app.asked import first_complaint
+from app.errors import FoveaError, InvalidImage, InvalidRequest
 from app.names import PATTERN
 from app.preprocessing import (
     Float32Array,

@@ -145,7 +145,7 @@ class TestVerify:
             ("pipe", "has 'saved_model.pb', which is not a regular file"),
             ("no manifest", "has no model.json"),
             ("broken manifest", "model.json of version 1 of cats is not valid"),
-            ("unknown field", "surprise: Extra inputs are not permitted"),
+            ("unknown field", "surprise: there is no such field"),
             ("foreign manifest", "is that of model 'dogs'"),
         ],
     )

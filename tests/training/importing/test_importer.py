@@ -212,7 +212,7 @@ def test_the_command_tells_what_is_wrong_in_its_last_line(tmp_path: Path) -> Non
     """One sentence on the standard error, exit status 2, and no traceback; also when nothing needs TensorFlow."""
     cases = [
         ({"source": "m", "model": "../evil"}, "model: "),
-        ({"source": "m", "model": "a", "colour": "rgb"}, "colour: Extra inputs are not permitted."),
+        ({"source": "m", "model": "a", "colour": "rgb"}, "colour: there is no such field."),
         ({"source": "m", "model": "a", "labels": ["one"]}, "labels: "),
         ([], "The request is not valid: "),
     ]
