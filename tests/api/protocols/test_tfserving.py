@@ -175,6 +175,20 @@ async def test_what_is_not_there_is_told_with_what_is(api: API) -> None:
         assert "is not a valid model name" in refused(await ask("Shapes"), 400)
 
 
+async def test_verbs_and_methods_that_there_are_not(api: API) -> None:
+    """Are told as such, and not taken for a part of a model's name."""
+    for method, path, status in (
+        ("POST", f"{MODEL}:regress", 404),
+        ("GET", f"{MODEL}:regress", 404),
+        ("GET", f"{MODEL}:predict", 405),
+        ("GET", f"{MODEL}/versions/1:classify", 405),
+        ("POST", MODEL, 405),
+        ("DELETE", f"{MODEL}/metadata", 405),
+    ):
+        response = await api.client.request(method, path, content=b"{}")
+        assert (response.status_code, response.json()["status"]) == (status, status), (method, path)
+
+
 async def test_a_bad_image_is_the_whole_requests_error(api: API) -> None:
     """The protocol knows no answers in part."""
     text = refused(await api.client.post(PATH, json={"instances": [ENCODED, {"b64": "bm8gaW1hZ2U="}]}), 415)
