@@ -14,6 +14,11 @@ ARG BASE_IMAGE=python:3.12-slim-bookworm
 # What all need to build: the environment's folder, and Fovea itself as a wheel.
 FROM ${BASE_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ONLY_BINARY=:all:
+# In site-packages: OpenVINO's plugins for GPUs and NPUs, the kernels that it keeps for them, and LiteRT's counterparts.
+# They are of no use without drivers, which no image has.
+ENV UNUSED="openvino/libs/libopenvino_intel_gpu_plugin.so openvino/libs/libopenvino_intel_npu_plugin.so \
+openvino/libs/cache.json ai_edge_litert/libLiteRtWebGpuAccelerator.so ai_edge_litert/aot ai_edge_litert/tools \
+ai_edge_litert/vendors"
 WORKDIR /src
 RUN python3 -m venv /opt/fovea && python3 -m venv /opt/backend
 COPY requirements/dev.txt requirements/
@@ -31,13 +36,9 @@ RUN /opt/backend/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel
 # pip leaves in the same step, since nothing installs anything at run time.
 FROM build AS build-serve
 COPY requirements/serve.txt requirements/
-# OpenVINO's plugins for GPUs and NPUs, the kernels that it keeps for them, and LiteRT's counterparts are of no use
-# without drivers, which neither image has.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     /opt/fovea/bin/pip install --require-hashes -r requirements/serve.txt \
-    && cd /opt/fovea/lib/python3*/site-packages/openvino/libs \
-    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json \
-    && cd ../../ai_edge_litert && rm -rf libLiteRtWebGpuAccelerator.so aot tools vendors
+    && cd /opt/fovea/lib/python3*/site-packages && rm -rf ${UNUSED}
 RUN /opt/fovea/bin/pip install --no-deps --no-index /wheel/*.whl \
     && /opt/fovea/bin/pip uninstall --yes pip
 
@@ -45,9 +46,7 @@ FROM build AS build-full
 COPY requirements/train.txt requirements/
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     /opt/fovea/bin/pip install --require-hashes -r requirements/train.txt \
-    && cd /opt/fovea/lib/python3*/site-packages/openvino/libs \
-    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json \
-    && cd ../../ai_edge_litert && rm -rf libLiteRtWebGpuAccelerator.so aot tools vendors
+    && cd /opt/fovea/lib/python3*/site-packages && rm -rf ${UNUSED}
 RUN /opt/fovea/bin/pip install --no-deps --no-index /wheel/*.whl \
     && /opt/fovea/bin/pip uninstall --yes pip
 
@@ -55,9 +54,7 @@ FROM build AS build-ray
 COPY requirements/ray.txt requirements/
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     /opt/fovea/bin/pip install --require-hashes -r requirements/ray.txt \
-    && cd /opt/fovea/lib/python3*/site-packages/openvino/libs \
-    && rm -f libopenvino_intel_gpu_plugin.so libopenvino_intel_npu_plugin.so cache.json \
-    && cd ../../ai_edge_litert && rm -rf libLiteRtWebGpuAccelerator.so aot tools vendors
+    && cd /opt/fovea/lib/python3*/site-packages && rm -rf ${UNUSED}
 RUN /opt/fovea/bin/pip install --no-deps --no-index /wheel/*.whl \
     && /opt/fovea/bin/pip uninstall --yes pip
 

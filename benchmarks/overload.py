@@ -6,6 +6,7 @@ training   a training job runs beside it
 stalled    300 clients begin a request and never end it
 memory     100,000 requests of mixed sizes
 cores      one core, two, and so on
+protocols  what each protocol costs beside our own route
 
 Capacity is measured first, in the same run. The figures go into RESULTS.md and results.json, in place of the last ones
 of the same scenario.
@@ -27,6 +28,7 @@ from benchmarks.scenarios.driving import Trial
 from benchmarks.scenarios.memory import memory
 from benchmarks.scenarios.overload import overload
 from benchmarks.scenarios.promotion import promotion
+from benchmarks.scenarios.protocols import protocols
 from benchmarks.scenarios.stalled import stalled
 from benchmarks.scenarios.training import training
 from benchmarks.servers import SERVERS
@@ -39,6 +41,7 @@ SCENARIOS: dict[str, Callable[[Trial], dict[str, Any]]] = {
     "stalled": stalled,
     "memory": memory,
     "cores": cores,
+    "protocols": protocols,
 }
 
 

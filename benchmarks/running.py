@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,12 +175,21 @@ def running(server: Server, workload: Workload, setting: Setting) -> Iterator[Ru
 
 
 def request(
-    port: int, method: str, path: str, media_type: str | None, body: bytes | None, *, seconds: float
+    port: int,
+    method: str,
+    path: str,
+    media_type: str | None,
+    body: bytes | None,
+    *,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """One request on a connection of its own: status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
-        connection.request(method, path, body, {"Content-Type": media_type} if media_type else {})
+        connection.request(
+            method, path, body, {**({"Content-Type": media_type} if media_type else {}), **(headers or {})}
+        )
         response = connection.getresponse()
         return response.status, response.read()
     finally:

@@ -94,7 +94,7 @@ def _finished_or_run(title: str, spec: dict[str, Any], options: argparse.Namespa
 
 
 def _run(title: str, dataset: str, spec: dict[str, Any], note: str) -> Run:
-    run, _ = jobs.train(title, dataset, spec, _empty(title.replace(" ", "-")))
+    run = jobs.train(title, dataset, spec, _empty(title.replace(" ", "-")))
     return run.model_copy(update={"note": note})
 
 

@@ -5,9 +5,13 @@ local requests = {}
 local next_one = 0
 
 function init(args)
+  local headers = { ["Content-Type"] = args[1] }
+  for name, value in pairs(wrk.headers) do
+    headers[name] = value
+  end
   for number = 2, #args do
     local file = assert(io.open(args[number], "rb"))
-    requests[#requests + 1] = wrk.format("POST", nil, { ["Content-Type"] = args[1] }, file:read("*a"))
+    requests[#requests + 1] = wrk.format("POST", nil, headers, file:read("*a"))
     file:close()
   end
 end

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +47,20 @@ def require() -> str:
     return path
 
 
-def load(url: str, media_type: str, bodies: Sequence[Path], *, connections: int, seconds: float) -> Load:
+def load(
+    url: str,
+    media_type: str,
+    bodies: Sequence[Path],
+    *,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> Load:
     """Post the bodies in rotation for so long."""
     command = [
         *(require(), "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"),
         *("--timeout", f"{_TIMEOUT_SECONDS}s", "--script", str(_SCRIPT)),
+        *(option for name, value in (headers or {}).items() for option in ("--header", f"{name}: {value}")),
         *(url, "--", media_type, *map(str, bodies)),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -13,7 +13,7 @@ from app.api.departure import Departure
 from app.api.errors import request_id_of
 from app.api.services import services_of
 from app.api.ways import Head, Way
-from app.errors import DeadlineExceeded, PayloadTooLarge
+from app.errors import DeadlineExceeded
 from app.serving.ticket import Stage
 
 # Larger bodies are parsed in a thread: smaller ones take less time than handing them over.
@@ -33,8 +33,9 @@ class Answering:
         settings, metrics = services.settings, services.metrics
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            head = Head(scope.get("path_params", {}), scope["query_string"], headers)
-            inquiry = self._way.begin(head)
+            inquiry = self._way.begin(
+                Head(scope.get("path_params", {}), scope["query_string"], headers, settings.max_files)
+            )
             deadline = parse_deadline(headers.get(TIMEOUT), settings)
             services.classifier.check_admission(model=inquiry.model, version=inquiry.version, deadline=deadline)
         finally:
@@ -43,7 +44,7 @@ class Answering:
             metrics.stage("admission", admitted - begin)
         stages: list[Stage] | None = scope.get("fovea.stages")
         read: float | None = None
-        growth = self._way.grown(head)
+        growth = self._way.growth if isinstance(self._way.growth, int) else self._way.growth(headers)
         try:
             with services.bodies.hold() as take, Departure(receive, settings.body_timeout, deadline) as departure:
                 body = await gather_body(receive, headers, settings.max_body_bytes, lambda size: take(size * growth))
@@ -53,10 +54,6 @@ class Answering:
                 else:
                     images = inquiry.images(body)
                 del body
-                if len(images) > settings.max_files:
-                    raise PayloadTooLarge(
-                        f"The request holds {len(images)} images; at most {settings.max_files} are allowed in one."
-                    )
                 deadline = self._way.earlier(deadline, inquiry)
                 read = time.perf_counter()
                 answer = await services.classifier.classify(

@@ -141,7 +141,7 @@ class Direct:
                 security.authorize(self._keys, {"headers": headers}, way.scopes)
             names = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
             deadline = parse_deadline(names.get(TIMEOUT), self._settings)
-            return way.begin(Head(path, query, names)), deadline, fields.get(b"x-request-id")
+            return way.begin(Head(path, query, names, self._settings.max_files)), deadline, fields.get(b"x-request-id")
         except FoveaError:
             return None
 

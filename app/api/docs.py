@@ -68,9 +68,13 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 @public
-async def home(_request: Request) -> Response:
-    """Leads to the docs page."""
-    return RedirectResponse("/docs", status_code=307)
+async def home(request: Request) -> Response:
+    """Leads people to the docs page. Programs it tells that the service is alive, in KServe's words: its client asks
+    here, and says only that it takes anything."""
+    headers = {"Vary": "Accept", "Cache-Control": "no-store"}
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("/docs", status_code=307, headers=headers)
+    return JSONResponse({"status": "alive"}, headers=headers)
 
 
 @public

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
+from app.api import explanation
 from app.api.deadlines import TIMEOUT, parse_deadline
 from app.api.departure import Departure
 from app.api.examples import answer, binary, files
@@ -19,14 +19,14 @@ from app.api.guarded import GuardedRoute
 from app.api.openapi import problems
 from app.api.pools import run_in
 from app.api.predict import parse_version, read_images
+from app.api.predict_document import IMAGE, IMAGE_PROBLEMS
+from app.api.production import production
 from app.api.routes import requires
 from app.api.sandbox import SANDBOX
-from app.api.services import Services, services_of
-from app.errors import InvalidRequest, VersionNotFound
-from app.explanations import Findings, Layer, Question
+from app.api.services import services_of
+from app.errors import InvalidRequest
+from app.explanations import Findings, Layer
 from app.names import check_name
-from app.preprocessing import to_array
-from app.store.manifest import Manifest
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=GuardedRoute)
 
@@ -34,7 +34,6 @@ Model = Annotated[str, PathParameter(description="Name of a model.", examples=["
 Version = Annotated[int, PathParameter(ge=1, le=999_999_999, description="Number of a version.", examples=[1])]
 
 _ADDRESS = "http://127.0.0.1:8000/api/v1/models/cifar10/explain"
-_BINARY = {"type": "string", "contentMediaType": "application/octet-stream", "description": "One encoded image."}
 # Fit for a header besides letters and digits.
 _PLAIN = " !#$&'()*+,-./:;<=>?@[]^_{|}~"
 
@@ -97,12 +96,7 @@ _HEADERS = {
             *_FAILURES,
             "invalid_request",
             "layer_not_found",
-            "request_timeout",
-            "payload_too_large",
-            "image_too_large",
-            "unsupported_media_type",
-            "unsupported_image_format",
-            "invalid_image",
+            *IMAGE_PROBLEMS,
         ),
     },
     openapi_extra={
@@ -111,17 +105,17 @@ _HEADERS = {
             "description": "One image, in any form that `POST /api/v1/predict` takes.",
             "content": {
                 "image/*": {
-                    "schema": _BINARY,
+                    "schema": IMAGE,
                     "examples": binary(
                         "cat.jpg", f"curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' {_ADDRESS} > cat.png"
                     ),
                 },
                 "application/octet-stream": {
-                    "schema": _BINARY,
+                    "schema": IMAGE,
                     "examples": binary("cat.jpg", f"curl --data-binary @cat.jpg {_ADDRESS} > cat.png"),
                 },
                 "multipart/form-data": {
-                    "schema": {"type": "object", "properties": {"file": _BINARY}},
+                    "schema": {"type": "object", "properties": {"file": IMAGE}},
                     "examples": files(f"curl -F file=@cat.jpg {_ADDRESS} > cat.png", "cat.jpg"),
                 },
             },
@@ -176,9 +170,10 @@ async def explain(
             raise InvalidRequest(f"One image can be explained at a time; the request has {len(images)}.")
         data = images[0].take()
         if number == "production":
-            number = await _production(services, model)
+            number = await production(services, model)
         question = services.explaining.question(method=method, model=model, version=number, layer=layer, label=label)
-        found, picture = await run_in(services.pools.explaining, _explain, services, question, data, deadline)
+        explaining = services.pools.explaining
+        found, picture = await run_in(explaining, explanation.explain, services, question, data, deadline)
     return Response(
         picture, headers={**_found(model, number, found), "Cache-Control": "no-store"}, media_type="image/png"
     )
@@ -223,30 +218,7 @@ async def _ask(request: Request, model: str, version: int, method: str) -> tuple
     with services.explaining.place(), Departure(request.receive, math.inf, deadline) as departure:
         departure.body_came()
         question = services.explaining.question(method=method, model=model, version=version)
-        return await run_in(services.pools.explaining, _explain, services, question, None, deadline)
-
-
-async def _production(services: Services, model: str) -> int:
-    """The version that answers, or else would."""
-    for status in services.classifier.status().models:
-        if status.model == model and status.serving is not None:
-            return status.serving
-    entry = await asyncio.to_thread(services.registry.production, model)
-    if entry is None:
-        versions = ", ".join(map(str, await asyncio.to_thread(services.registry.versions, model)))
-        raise VersionNotFound(
-            f"Model {model} has no version in production. Promote one, or ask for one by its number: {versions}."
-        )
-    return entry.version
-
-
-def _explain(services: Services, question: Question, data: bytes | None, deadline: float) -> tuple[Findings, bytes]:
-    """Decode the image here, as predict requests do, and let the explainer look at the pixels."""
-    manifest: Manifest = services.registry.manifest(question.model, question.version)
-    pixels = b""
-    if data is not None:
-        pixels = to_array(data, manifest.preprocessing, max_pixels=services.settings.max_pixels).tobytes()
-    return services.explaining.ask(question, pixels, deadline=deadline)
+        return await run_in(services.pools.explaining, explanation.explain, services, question, None, deadline)
 
 
 def _found(model: str, version: int, found: Findings) -> Mapping[str, str]:

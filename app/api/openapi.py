@@ -211,9 +211,7 @@ def _downgrade(node: Any) -> Any:
         return [_downgrade(item) for item in node]
     if not isinstance(node, dict):
         return node
-    result = {
-        key: value if key in ("example", "value", "default") else _downgrade(value) for key, value in node.items()
-    }
+    result = {key: value if key in _DATA else _downgrade(value) for key, value in node.items()}
     if isinstance(result.get("anyOf"), list) and {"type": "null"} in result["anyOf"]:
         rest = [option for option in result.pop("anyOf") if option != {"type": "null"}]
         if len(rest) == 1 and "$ref" not in rest[0]:

@@ -11,7 +11,18 @@ from app.names import PATTERN
 PATH = "/api/v1/predict"
 _ADDRESS = f"http://127.0.0.1:8000{PATH}"
 
-_BINARY = {"type": "string", "contentMediaType": "application/octet-stream", "description": "One encoded image."}
+IMAGE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "One encoded image."}
+"""Schema of an image in a body."""
+
+IMAGE_PROBLEMS = (
+    "request_timeout",
+    "payload_too_large",
+    "image_too_large",
+    "unsupported_media_type",
+    "unsupported_image_format",
+    "invalid_image",
+)
+"""Codes of what may be wrong with a body that has images."""
 
 _TOP = {
     "type": "array",
@@ -90,12 +101,7 @@ def paths(problems: Callable[..., dict[int | str, dict[str, Any]]]) -> dict[str,
         "invalid_name",
         "model_not_found",
         "version_not_found",
-        "request_timeout",
-        "payload_too_large",
-        "image_too_large",
-        "unsupported_media_type",
-        "unsupported_image_format",
-        "invalid_image",
+        *IMAGE_PROBLEMS,
         "version_refused",
         "overloaded",
         "deadline_exceeded",
@@ -148,19 +154,19 @@ def paths(problems: Callable[..., dict[int | str, dict[str, Any]]]) -> dict[str,
                     "description": "The image, or images.",
                     "content": {
                         "image/*": {
-                            "schema": _BINARY,
+                            "schema": IMAGE,
                             "examples": binary(
                                 "cat.jpg", f"curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' {_ADDRESS}"
                             ),
                         },
                         "application/octet-stream": {
-                            "schema": _BINARY,
+                            "schema": IMAGE,
                             "examples": binary("cat.jpg", f"curl --data-binary @cat.jpg {_ADDRESS}"),
                         },
                         "multipart/form-data": {
                             "schema": {
                                 "type": "object",
-                                "properties": {"file": {"type": "array", "items": _BINARY}},
+                                "properties": {"file": {"type": "array", "items": IMAGE}},
                             },
                             "examples": files(
                                 f"curl -F file=@cat.jpg -F file=@dog.png {_ADDRESS}", "cat.jpg", "dog.png"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from app.commands.archive import dataset_name, packed
-from app.commands.counting import counting
 from app.commands.environment import Commands, load_settings, open_datasets, print_table, user
+from app.counting import counting
 
 if TYPE_CHECKING:
     from app.settings import Settings

@@ -13,6 +13,7 @@ from app.errors import ConfigurationError, FoveaError, InvalidRequest
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+    from app.serving.versions import LoadedVersion
     from app.settings import Settings
     from app.store.datasets import Datasets
     from app.store.registry import Registry
@@ -86,6 +87,29 @@ def open_registry(settings: Settings) -> Registry:
     from app.store.registry import Registry
 
     return Registry(settings.model_store)
+
+
+def open_version(settings: Settings, registry: Registry, model: str, version: int) -> LoadedVersion:
+    """A version loaded and checked as a server would. To be closed: `runtime.close()`.
+
+    Raises:
+        ModelNotFound, VersionNotFound: there is no such version.
+        VersionRefused: with the reason.
+    """
+    from app.cores import available_cores
+    from app.metrics import Metrics
+    from app.serving.engine_choice import EngineChoice
+    from app.serving.versions import load_version
+
+    return load_version(
+        registry,
+        model,
+        version,
+        choice=EngineChoice.of(settings),
+        lanes=settings.lanes or available_cores(),
+        threads=settings.inference_threads or available_cores(),
+        metrics=Metrics(),
+    )
 
 
 def open_datasets(settings: Settings) -> Datasets:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.commands.environment import Commands, load_settings, open_registry, print_table, user
+from app.commands.environment import Commands, load_settings, open_registry, open_version, print_table, user
 from app.errors import FoveaError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -108,20 +108,7 @@ def check(settings: Settings, registry: Registry, model: str, version: int) -> N
         ModelNotFound, VersionNotFound: there is no such version.
         VersionRefused: with the reason.
     """
-    from app.cores import available_cores
-    from app.metrics import Metrics
-    from app.serving.engine_choice import EngineChoice
-    from app.serving.versions import load_version
-
-    loaded = load_version(
-        registry,
-        model,
-        version,
-        choice=EngineChoice.of(settings),
-        lanes=settings.lanes or available_cores(),
-        threads=settings.inference_threads or available_cores(),
-        metrics=Metrics(),
-    )
+    loaded = open_version(settings, registry, model, version)
     loaded.runtime.close()
     for warning in loaded.warnings:
         click.echo(f"Warning: {warning}", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.commands.environment import FAILED, load_settings, open_registry
+from app.commands.environment import FAILED, load_settings, open_registry, open_version
 from app.errors import FoveaError, InferenceFailed, InvalidRequest, ModelNotFound, NotReady
 
 if TYPE_CHECKING:
@@ -49,11 +49,6 @@ def predict(images: tuple[Path, ...], model: str | None, version: int | None, to
 
 
 def _load(settings: Settings, registry: Registry, model: str | None, version: int | None) -> LoadedVersion:
-    from app.cores import available_cores
-    from app.metrics import Metrics
-    from app.serving.engine_choice import EngineChoice
-    from app.serving.versions import load_version
-
     model = model or settings.default_model or _only_model(registry)
     if version is None:
         production = registry.production(model)
@@ -61,15 +56,7 @@ def _load(settings: Settings, registry: Registry, model: str | None, version: in
             versions = ", ".join(map(str, registry.versions(model)))
             raise NotReady(f"No version of {model} is in production. Name one with --version; it has: {versions}.")
         version = production.version
-    return load_version(
-        registry,
-        model,
-        version,
-        choice=EngineChoice.of(settings),
-        lanes=settings.lanes or available_cores(),
-        threads=settings.inference_threads or available_cores(),
-        metrics=Metrics(),
-    )
+    return open_version(settings, registry, model, version)
 
 
 def _only_model(registry: Registry) -> str:

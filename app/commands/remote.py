@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Self
 
-import httpx
-
-from app.commands.archive import packed
-from app.commands.counting import Count, counting
+from app import client
 from app.commands.environment import Unreachable
 from app.errors import FoveaError, InvalidRequest
 from app.jobs.document import JobDocument, JobList
@@ -21,11 +16,9 @@ from app.jobs.spec import TrainingSpec
 from app.jobs.trials import SearchDocument
 from app.store.dataset_report import DatasetReport
 
-_POLL = 0.3
-_CHUNK = 2**20
+_TIMEOUT = 30.0
 # A server that is restarted is back within this time, in seconds; the job goes on meanwhile.
 _PATIENCE = 60.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Refused(FoveaError):
@@ -48,20 +41,12 @@ class Remote:
         """
         self._store = store
         self._of_settings = of_settings
+        self._url = url.rstrip("/")
         try:
-            address = httpx.URL(url.rstrip("/"))
-        except httpx.InvalidURL:
-            address = httpx.URL("")
-        if address.scheme not in ("http", "https") or not address.host:
-            raise InvalidRequest(f"--server {url!r} is not an address like http://127.0.0.1:8000.")
-        self._url = str(address)
-        self._client = httpx.Client(
-            base_url=f"{self._url}/api/v1/",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(30, connect=5),
-            # A proxy of the environment cannot reach this machine's own addresses.
-            trust_env=address.host not in _LOOPBACK,
-        )
+            # Who types a command wants to know at once that nothing answers.
+            self._client = client.Client(url, key=key, timeout=_TIMEOUT, retries=client.Retries(attempts=1))
+        except ValueError as error:
+            raise InvalidRequest(f"--server {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -71,28 +56,22 @@ class Remote:
 
     def datasets(self) -> list[str]:
         """Names of the server's datasets."""
-        return [report["name"] for report in self._call("GET", "datasets")["datasets"]]
+        with self._asking():
+            return [dataset.name for dataset in self._client.datasets.list()]
 
     def add(self, path: Path, name: str) -> DatasetReport:
         """Upload."""
-        with packed(path, None) as archive, archive.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            with counting("Uploading", "bytes", then="Checking on the server") as sent:
-                report = self._call(
-                    "POST",
-                    "datasets",
-                    params={"name": name},
-                    content=_chunks(file, size, sent),
-                    headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
-                    # When all is sent the server looks at every image before it answers.
-                    timeout=httpx.Timeout(None, connect=5),
-                )
-        return DatasetReport.model_validate(report)
+        with self._asking():
+            try:
+                report = self._client.datasets.upload(path, name, progress=True)
+            except (FileNotFoundError, ValueError) as error:
+                raise InvalidRequest(str(error)) from error
+        return DatasetReport.model_validate(report.model_dump(exclude_unset=True))
 
     def submit(self, spec: TrainingSpec) -> JobDocument:
         """Queue on the server."""
-        document = self._call("POST", "training-jobs", json=spec.model_dump(mode="json", exclude_unset=True))
-        return JobDocument.model_validate(document)
+        with self._asking():
+            return _document(self._client.jobs.submit(**spec.model_dump(mode="json", exclude_unset=True)))
 
     def where(self) -> str:
         """The address."""
@@ -100,14 +79,13 @@ class Remote:
 
     def jobs(self) -> JobList:
         """The server's jobs, the newest first."""
-        return JobList.model_validate(self._call("GET", "training-jobs"))
+        with self._asking():
+            return JobList.model_validate(self._client.call("GET", "training-jobs"))
 
     def log(self, job_id: str, lines: int | None) -> str:
         """The end of the job's log."""
-        with self._reaching():
-            response = self._client.get(f"training-jobs/{job_id}/log", params={"tail": lines} if lines else {})
-        _check(response)
-        return response.text
+        with self._asking():
+            return self._client.jobs.log(job_id, lines=lines)
 
     def follow(self, job_id: str) -> Iterator[JobDocument]:
         """Listen to the job's server-sent events; a server that goes away is waited for.
@@ -115,29 +93,19 @@ class Remote:
         Raises:
             Unreachable: it did not come back.
         """
-        document = self._document(job_id)
-        yield document
-        deadline = time.monotonic() + _PATIENCE
-        while not document.final:
-            try:
-                for _ in self._events(job_id):
-                    document = self._document(job_id)
-                    yield document
-                    if document.final:
-                        return
-                    deadline = time.monotonic() + _PATIENCE
-            except Unreachable:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(_POLL)
+        with self._asking():
+            for job in self._client.jobs.follow(job_id, patience=_PATIENCE):
+                yield _document(job)
 
     def trials(self, job_id: str) -> SearchDocument:
         """Ask the server."""
-        return SearchDocument.model_validate(self._call("GET", f"training-jobs/{job_id}/trials"))
+        with self._asking():
+            return SearchDocument.model_validate(self._client.call("GET", f"training-jobs/{job_id}/trials"))
 
     def cancel(self, job_id: str) -> None:
         """Ask the server."""
-        self._call("POST", f"training-jobs/{job_id}/cancel")
+        with self._asking():
+            self._client.jobs.cancel(job_id)
 
     def report(self, model: str, version: int) -> str:
         """The page of the evaluation."""
@@ -154,51 +122,21 @@ class Remote:
         body = f"""-H 'Content-Type: application/json' -d '{{"version": {version}}}'"""
         return f"curl -X POST {self._url}/api/v1/models/{model}/promote {body}"
 
-    def _document(self, job_id: str) -> JobDocument:
-        return JobDocument.model_validate(self._call("GET", f"training-jobs/{job_id}"))
-
-    def _events(self, job_id: str) -> Iterator[None]:
-        """Once an event, heartbeats included; ends when the server ends the stream."""
-        with self._reaching(), self._client.stream("GET", f"training-jobs/{job_id}/events") as response:
-            if response.is_error:
-                response.read()
-                _check(response)
-            for line in response.iter_lines():
-                if line == "":
-                    yield
-
-    def _call(self, method: str, path: str, **options: Any) -> Any:
-        with self._reaching():
-            response = self._client.request(method, path, **options)
-        _check(response)
-        return response.json()
-
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _asking(self) -> Iterator[None]:
+        """The client's errors as those of commands, the server's own words kept."""
         try:
             yield
-        except httpx.TransportError as error:
+        except client.Unreachable as error:
             origin = " (the port is that of FOVEA_PORT, or 8000)" if self._of_settings else ""
             raise Unreachable(
-                f"No Fovea server answers at {self._url}{origin}: {error}. Start one with `fovea serve`, name another "
-                "with --server, or train without one with --local."
+                f"No Fovea server answers at {self._url}{origin}: {error.why}. Start one with `fovea serve`, name "
+                "another with --server, or train without one with --local."
             ) from error
+        except client.Problem as error:
+            raise (InvalidRequest if error.status in (400, 404, 422) else Refused)(error.detail) from error
 
 
-def _check(response: httpx.Response) -> None:
-    """Raise the server's own words for what it refused."""
-    if not response.is_error:
-        return
-    try:
-        detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        detail = f"The server answered {response.status_code} {response.reason_phrase}; is it a Fovea server?"
-    raise (InvalidRequest if response.status_code in (400, 404, 422) else Refused)(detail)
-
-
-def _chunks(file: IO[bytes], size: int, sent: Count) -> Iterator[bytes]:
-    done = 0
-    while chunk := file.read(_CHUNK):
-        yield chunk
-        done += len(chunk)
-        sent(done, size)
+def _document(job: client.Job) -> JobDocument:
+    """The client keeps all fields that the server sends; here they are checked against those of this release."""
+    return JobDocument.model_validate(job.model_dump(exclude_unset=True))

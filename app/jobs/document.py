@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import StorageFailed
+from app.errors import StorageFailed, first_complaint
 from app.jobs.folder import FINAL, JobFolder, JobResult, Placement, Progress, State, now
 from app.jobs.spec import TrainingSpec
 
@@ -116,10 +116,7 @@ def readable(job: JobFolder, file: str, read: Callable[[], _Read]) -> _Read:
     try:
         return read()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = f"{where}: {first['msg']}" if where else first["msg"]
-        raise StorageFailed(f"The {file} of job {job.id} is not valid here: {problem}.") from error
+        raise StorageFailed(f"The {file} of job {job.id} is not valid here: {first_complaint(error)}.") from error
     except OSError as error:
         raise StorageFailed(f"The {file} of job {job.id} cannot be read: {error.strerror or error}.") from error
 

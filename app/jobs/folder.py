@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.jobs.spec import TrainingSpec
 from app.store.manifest import PromotionDecision
+from app.store.storage import sync_folder
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -56,6 +57,15 @@ class JobState(BaseModel):
     started_at: datetime | None = Field(None, description="When the first attempt began.")
     finished_at: datetime | None = None
     reason: str | None = Field(None, description="Why it failed or was cancelled, for people.")
+
+    def begun(self) -> JobState:
+        """What it is once one more attempt has begun, now."""
+        update = {"state": "running", "attempt": self.attempt + 1, "started_at": self.started_at or now()}
+        return self.model_copy(update=update)
+
+    def ended(self, final: State, reason: str | None = None) -> JobState:
+        """What it is once the job has ended, now."""
+        return self.model_copy(update={"state": final, "finished_at": now(), "reason": reason})
 
 
 class Progress(BaseModel):
@@ -257,11 +267,7 @@ class JobFolder:
             # A full disk leaves half a file, which would be in the way of nothing but the space that it takes.
             temporary.unlink(missing_ok=True)
             raise
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self.path)
 
 
 def now() -> datetime:

@@ -16,6 +16,7 @@ from app.jobs.document import JobDocument, JobList, UnreadableJob, readable
 from app.jobs.folder import FINAL, JobFolder, JobState, State, now
 from app.jobs.spec import TrainingSpec
 from app.names import check_name
+from app.store.storage import sync_folder
 
 _STAGING = ".new-"
 # A submission takes milliseconds; what is older than this was left by a process that died.
@@ -51,7 +52,7 @@ class Jobs:
                     target = self.root / _new_id(submitted_at)
                     if not target.exists():
                         staged.path.rename(target)
-                        _sync(self.root)
+                        sync_folder(self.root)
                         return JobFolder(target)
                 finally:
                     shutil.rmtree(staged.path, ignore_errors=True)
@@ -138,7 +139,7 @@ class Jobs:
             # Without the lock somebody is at work on it and sees the marker, or the next one who takes it does.
             if held:
                 reason = "Cancelled before it began." if state.attempt == 0 else "Cancelled on request."
-                job.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now(), "reason": reason}))
+                job.write_state(state.ended("cancelled", reason))
         return job
 
     def log(self, job_id: str, *, lines: int | None = None) -> str:
@@ -190,11 +191,3 @@ def _ids(root: Path) -> list[str]:
             ]
     except FileNotFoundError:
         return []
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

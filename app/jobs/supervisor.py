@@ -18,7 +18,7 @@ from app.errors import FoveaError
 from app.jobs import out_of_memory
 from app.jobs.document import why
 from app.jobs.executors.base import Executor, Exit
-from app.jobs.folder import FINAL, JobFolder, JobState, State, now
+from app.jobs.folder import FINAL, JobFolder, JobState, State
 from app.jobs.jobs import Jobs, log_tail
 
 _LOCK = "executor.lock"
@@ -165,7 +165,7 @@ class Supervisor:
                 return state.state
             if ending is not None and not ending.refused and before == state.attempt:
                 # It died before it could say that it had begun: that counts, or it would be tried for ever.
-                state = _begun(state)
+                state = state.begun()
                 job.write_state(state)
             if job.result() is not None:
                 return _end(job, state, "succeeded", None)
@@ -221,14 +221,8 @@ class Supervisor:
             os.close(descriptor)
 
 
-def _begun(state: JobState) -> JobState:
-    return state.model_copy(
-        update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
-    )
-
-
 def _end(job: JobFolder, state: JobState, final: State, reason: str | None) -> State:
-    job.write_state(state.model_copy(update={"state": final, "finished_at": now(), "reason": reason}))
+    job.write_state(state.ended(final, reason))
     return final
 
 

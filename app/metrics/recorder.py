@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from threading import Lock
-from types import TracebackType
 from typing import get_args
 
 from app.metrics.bulk import exemplify, observe_all
@@ -63,10 +61,6 @@ class Metrics:
     def stage(self, stage: Stage, seconds: float) -> None:
         """Record the time that one request, image or micro-batch spent in a stage."""
         self._stages.note(stage, seconds)
-
-    def timed(self, stage: Stage) -> AbstractContextManager[None]:
-        """Record the time that the block takes as that of a stage."""
-        return _Timed(self, stage)
 
     def batch(self, model: str, version: int, images: int, seconds: float) -> None:
         """Record the size of a micro-batch, and how long the engine took for it."""
@@ -172,22 +166,3 @@ class Metrics:
             observe_all(instruments.request_seconds.labels(route, verb), seconds)
         for (route, verb, _), (took, trace_id, at) in exemplars.items():
             exemplify(instruments.request_seconds.labels(route, verb), took, {"trace_id": trace_id}, at)
-
-
-class _Timed(AbstractContextManager[None]):
-    """A context manager without a generator, which would cost as much as all else that a request records."""
-
-    __slots__ = ("_begin", "_metrics", "_stage")
-
-    def __init__(self, metrics: Metrics, stage: Stage) -> None:
-        self._metrics = metrics
-        self._stage = stage
-        self._begin = 0.0
-
-    def __enter__(self) -> None:
-        self._begin = time.perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._metrics.stage(self._stage, time.perf_counter() - self._begin)

@@ -315,24 +315,22 @@ class Engine:
             raise InferenceFailed(f"The engine of {self._title} answered {len(batch)} images with {list(rows.shape)}.")
         finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(rows).all(axis=1))
         self._count(rows[finite])
-        if finite.all():
-            return list(rows)
-        if batch.dtype == np.uint8:
-            return self._not_finite(rows, finite)
-        # Whatever pixels there are, a version has to answer them. These numbers were the client's.
-        wrong = InvalidRequest(
-            f"{self._title} makes numbers of this tensor that are not finite (NaN or infinite): it is not what the "
-            "preprocessing gives."
-        )
-        self._metrics.rejected(wrong.code, int(len(rows) - finite.sum()))
-        return [row if good else wrong for row, good in zip(rows, finite, strict=True)]
+        return list(rows) if finite.all() else self._not_finite(rows, finite, batch)
 
-    def _not_finite(self, rows: Float32Array, finite: npt.NDArray[np.bool_]) -> list[Result]:
-        """Answer only the rows that are finite, and doubt the version from now on."""
-        error = InferenceFailed(f"{self._title} answered with numbers that are not finite (NaN or infinite).")
-        if self.failure is None:
-            _log.error("%s", error)
-        self.failure = str(error)
+    def _not_finite(self, rows: Float32Array, finite: npt.NDArray[np.bool_], batch: Batch) -> list[Result]:
+        """Answer only the rows that are finite, and doubt the version from now on if what it was asked was in order."""
+        error: FoveaError
+        if batch.dtype == np.uint8:
+            error = InferenceFailed(f"{self._title} answered with numbers that are not finite (NaN or infinite).")
+            if self.failure is None:
+                _log.error("%s", error)
+            self.failure = str(error)
+        else:
+            # A client's own numbers: with those of no image it must not end the answers for everybody.
+            error = InvalidRequest(
+                f"{self._title} answers the tensor of an image with numbers that are not finite: it is far from what "
+                "preprocessing gives."
+            )
         self._metrics.rejected(error.code, int(len(rows) - finite.sum()))
         return [row if good else error for row, good in zip(rows, finite, strict=True)]
 

@@ -48,6 +48,8 @@ class Answer:
     """One for each image, in the order sent: float32 [classes] that sums to 1, or what was wrong with that image."""
     unknown_below: float | None = None
     """Highest probability under which the image had better be called unknown; None where the version does not say."""
+    input: str = "image"
+    """Name of the version's input, under which its tensors come."""
     output: str = PROBABILITIES
     """What the version's graph calls its output, where that is what is answered."""
 
@@ -62,6 +64,7 @@ class Answer:
             manifest.labels,
             results,
             None if unknown is None else unknown.threshold,
+            manifest.input.name,
             output_name(manifest),
         )
 
@@ -247,10 +250,6 @@ class Classifier:
             Conflict: what answers is among them. Nothing was let go.
         """
         await self._catalogue.unload(model, version)
-
-    def loaded(self) -> dict[tuple[str, int], str | None]:
-        """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
-        return self._catalogue.loaded()
 
     async def _loaded(self, model: str | None, version: int | None, deadline: float) -> Engine:
         """The engine for a request, which may have to be loaded first; errors as of `classify`."""

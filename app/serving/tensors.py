@@ -48,7 +48,7 @@ def fit_input(tensor: Tensor, manifest: Manifest) -> UInt8Array | Float32Array:
     """The values as the version's graph takes them, uint8 or float32 [height, width, channels]; no copy where they are.
 
     Raises:
-        InvalidRequest: their shape, type or name is another; the message says what is expected.
+        InvalidRequest: their name, shape or type is another, or one is not finite; the message says what is expected.
     """
     values, shape, wanted = tensor.values, manifest.preprocessing.shape, np.dtype(manifest.input.dtype)
     if tensor.name is not None and tensor.name not in (TENSOR, manifest.input.name):
@@ -57,13 +57,16 @@ def fit_input(tensor: Tensor, manifest: Manifest) -> UInt8Array | Float32Array:
     expected = f"{manifest.model} takes {wanted.name} {list(shape)} for each image, preprocessed"
     if values.shape != shape:
         raise InvalidRequest(f"The tensor of an image has the shape {list(values.shape)}; {expected}.")
-    if values.dtype == wanted:
-        return values
-    if tensor.typed or values.dtype.kind not in "iuf":
+    if values.dtype != wanted and (tensor.typed or values.dtype.kind not in "iuf"):
         raise InvalidRequest(f"The tensor of an image is {values.dtype.name}; {expected}.")
     if wanted.kind == "f":
         with np.errstate(over="ignore"):
-            return values.astype(np.float32)
+            floats: Float32Array = values.astype(np.float32, copy=False)
+        if not np.isfinite(floats).all():
+            raise InvalidRequest(f"The tensor of an image holds numbers that float32 does not have; {expected}.")
+        return floats
+    if values.dtype == wanted:
+        return values
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.uint8)
     if not np.array_equal(whole, values):

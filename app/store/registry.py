@@ -1,10 +1,9 @@
 """The model store: versions that are complete or absent, and a log that says which is production.
 
-    <root>/<model>/<version>/                    version: 1, 2, 3 …; never edited
-    <root>/<model>/promotions/00000001.json …    append-only; the last entry counts
-    <root>/<model>/promotions/00000001.refused-2.json …    what the gate did not let through after it
+    <root>/<model>/<version>/      version: 1, 2, 3 …; never edited
+    <root>/<model>/promotions/     append-only; see `app.store.promotions`
 
-Only this module knows how the store looks. Every change is one atomic step, so a process may be
+Only these two modules know how the store looks. Every change is one atomic step, so a process may be
 killed at any point, and any number of processes may register and promote at a time.
 """
 
@@ -15,9 +14,7 @@ import os
 import re
 import stat
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
@@ -26,19 +23,16 @@ from app.errors import (
     InvalidName,
     InvalidRequest,
     ModelNotFound,
-    StorageFailed,
     VersionNotFound,
     VersionRefused,
+    first_complaint,
 )
 from app.names import check_name
 from app.store.manifest import MANIFEST, Manifest, Promotion, PromotionDecision, Refusal
+from app.store.promotions import PromotionLog, version_before
 from app.store.storage import LocalStorage, Storage
 
-_PROMOTIONS = "promotions"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_ENTRY = re.compile(r"([0-9]{8,})\.json")
-# Not an entry's name: what the log promotes can be read, also by earlier releases, without looking at refusals.
-_REFUSAL = re.compile(r"([0-9]{8,})\.refused-([1-9][0-9]{0,8})\.json")
 
 
 class Registry:
@@ -59,10 +53,9 @@ class Registry:
         Raises:
             InvalidName, ModelNotFound.
         """
-        check_name(model, "model")
-        versions = [number for number in self._numbers(model) if self._has_manifest(model, number)]
+        versions = [number for number in self._existing(model) if self._has_manifest(model, number)]
         if not versions:
-            raise ModelNotFound(self._no_model(model))
+            raise self._no_model(model)
         return versions
 
     def manifest(self, model: str, version: int) -> Manifest:
@@ -79,7 +72,7 @@ class Registry:
             manifest = Manifest.model_validate_json(text)
         except ValidationError as error:
             raise VersionRefused(
-                f"The {MANIFEST} of version {version} of {model} is not valid: {_first(error)}."
+                f"The {MANIFEST} of version {version} of {model} is not valid: {first_complaint(error)}."
             ) from error
         if manifest.model != model:
             raise VersionRefused(f"The {MANIFEST} of version {version} of {model} is that of model {manifest.model!r}.")
@@ -152,17 +145,15 @@ class Registry:
             InvalidName, ModelNotFound.
             StorageFailed: an entry that cannot be read.
         """
-        if not self._numbers(check_name(model, "model")):
-            raise ModelNotFound(self._no_model(model))
-        return [self._entry(model, name) for name in self._log(model)]
+        self._existing(model)
+        return self._log(model).entries()
 
     def production(self, model: str) -> Promotion | None:
         """The entry that says which version is production; None if none was promoted yet.
 
         Costs one listing and one small read: it is meant to be polled.
         """
-        log = self._log(check_name(model, "model"))
-        return self._entry(model, log[-1]) if log else None
+        return self._log(model).last()
 
     def promote(
         self,
@@ -205,7 +196,7 @@ class Registry:
                     f"Model {model} was promoted or rolled back by somebody else meanwhile. Nothing was changed; look "
                     "at its promotions, and decide anew."
                 )
-            if entry := self._append(model, current, version, "promote", by, reason, decision):
+            if entry := self._log(model).append(current, version, "promote", by=by, reason=reason, decision=decision):
                 return entry
 
     def refusals(self, model: str) -> list[Refusal]:
@@ -215,10 +206,8 @@ class Registry:
             InvalidName, ModelNotFound.
             StorageFailed: an entry that cannot be read.
         """
-        if not self._numbers(check_name(model, "model")):
-            raise ModelNotFound(self._no_model(model))
-        found = [self._refusal(model, name) for name in self._refused(model)]
-        return sorted(found, key=lambda refusal: (refusal.after, refusal.at))
+        self._existing(model)
+        return self._log(model).refusals()
 
     def refuse(
         self, model: str, version: int, *, after: int, by: str, reason: str, decision: PromotionDecision | None = None
@@ -235,12 +224,7 @@ class Registry:
             InvalidName, ModelNotFound, VersionNotFound, VersionRefused, StorageFailed.
         """
         self.manifest(model, version)
-        refusal = Refusal(after=after, version=version, at=datetime.now(UTC), by=by, reason=reason, decision=decision)
-        name = f"{after:08d}.refused-{version}.json"
-        text = refusal.model_dump_json(indent=2, exclude_none=True)
-        if self._storage.create(f"{model}/{_PROMOTIONS}/{name}", text.encode() + b"\n"):
-            return refusal
-        return self._refusal(model, name)
+        return self._log(model).refuse(version, after=after, by=by, reason=reason, decision=decision)
 
     def previous(self, model: str) -> int:
         """The version that `rollback` would make production.
@@ -249,7 +233,7 @@ class Registry:
             InvalidName, ModelNotFound, StorageFailed.
             Conflict: there is none to go back to.
         """
-        return self._before(model, self.promotions(model))
+        return version_before(model, self.promotions(model))
 
     def rollback(self, model: str, *, by: str, reason: str = "", to: int | None = None) -> Promotion:
         """Make that version production which was so before the present one; twice goes two back.
@@ -264,14 +248,14 @@ class Registry:
         """
         while True:
             log = self.promotions(model)
-            version = self._before(model, log)
+            version = version_before(model, log)
             if to is not None and version != to:
                 raise Conflict(
                     f"Model {model} was promoted or rolled back by somebody else meanwhile: going back would now lead "
                     f"to version {version}, not {to}. Nothing was changed; look at its promotions, and try again."
                 )
             self.verify(model, version)
-            if entry := self._append(model, log[-1], version, "rollback", by, reason):
+            if entry := self._log(model).append(log[-1], version, "rollback", by=by, reason=reason):
                 return entry
 
     def clean(self) -> int:
@@ -284,97 +268,38 @@ class Registry:
         """Numbers of all version folders, ascending."""
         return sorted(int(name) for name in self._storage.folders(model) if _VERSION.fullmatch(name))
 
+    def _existing(self, model: str) -> list[int]:
+        """The same for a model that has any.
+
+        Raises:
+            InvalidName, ModelNotFound.
+        """
+        numbers = self._numbers(check_name(model, "model"))
+        if not numbers:
+            raise self._no_model(model)
+        return numbers
+
     def _has_manifest(self, model: str, version: int) -> bool:
         return MANIFEST in self._storage.files(f"{model}/{version}")
 
     def _key(self, model: str, version: int) -> str:
         """Key of a version that exists."""
-        numbers = self._numbers(check_name(model, "model"))
-        if not numbers:
-            raise ModelNotFound(self._no_model(model))
+        numbers = self._existing(model)
         if version not in numbers:
             raise VersionNotFound(f"Model {model} has no version {version}. It has: {_ranges(numbers)}.")
         return f"{model}/{version}"
 
-    def _no_model(self, model: str) -> str:
+    def _no_model(self, model: str) -> ModelNotFound:
         names = ", ".join(self.models()[:20])
-        return f"There is no model {model!r}. There is: {names}." if names else f"There is no model {model!r}, nor any."
+        there_is = f". There is: {names}." if names else ", nor any."
+        return ModelNotFound(f"There is no model {model!r}{there_is}")
+
+    def _log(self, model: str) -> PromotionLog:
+        return PromotionLog(self._storage, check_name(model, "model"))
 
     def _next_version(self, model: str) -> int:
         """One past all numbers that are, or that the log names: a number never comes to mean another version."""
-        promoted = (self._entry(model, name).version for name in self._log(model))
-        return max([0, *self._numbers(model), *promoted, *self._refused(model).values()]) + 1
-
-    def _log(self, model: str) -> list[str]:
-        """File names of the promotion log's entries, oldest first."""
-        names = [name for name in self._storage.files(f"{model}/{_PROMOTIONS}") if _ENTRY.fullmatch(name)]
-        return sorted(names, key=lambda name: int(name.removesuffix(".json")))
-
-    def _entry(self, model: str, name: str) -> Promotion:
-        text = self._storage.read(f"{model}/{_PROMOTIONS}/{name}")
-        try:
-            entry = Promotion.model_validate_json(text or b"")
-        except ValidationError as error:
-            raise StorageFailed(
-                f"Entry {name} of the promotion log of {model} cannot be read: {_first(error)}."
-            ) from error
-        if entry.sequence != int(name.removesuffix(".json")):
-            raise StorageFailed(f"Entry {name} of the promotion log of {model} has sequence {entry.sequence}.")
-        return entry
-
-    def _refused(self, model: str) -> dict[str, int]:
-        """File names of the promotion log's refusals, and which version each is about."""
-        names = self._storage.files(f"{model}/{_PROMOTIONS}")
-        return {name: int(match[2]) for name in names if (match := _REFUSAL.fullmatch(name))}
-
-    def _refusal(self, model: str, name: str) -> Refusal:
-        try:
-            return Refusal.model_validate_json(self._storage.read(f"{model}/{_PROMOTIONS}/{name}") or b"")
-        except ValidationError as error:
-            raise StorageFailed(
-                f"Entry {name} of the promotion log of {model} cannot be read: {_first(error)}."
-            ) from error
-
-    def _before(self, model: str, log: list[Promotion]) -> int:
-        """The version under the top, promotions being pushed and rollbacks popping."""
-        stack: list[int] = []
-        for entry in log:
-            if entry.action == "rollback":
-                del stack[-1:]
-            # A log whose beginning was lost may begin with a rollback: what that made production is all there is.
-            if entry.action == "promote" or not stack:
-                stack.append(entry.version)
-        if len(stack) < 2:
-            raise Conflict(
-                f"Model {model} has no version to go back to: no other was production before. Promote one instead."
-            )
-        return stack[-2]
-
-    def _append(
-        self,
-        model: str,
-        last: Promotion | None,
-        version: int,
-        action: Literal["promote", "rollback"],
-        by: str,
-        reason: str,
-        decision: PromotionDecision | None = None,
-    ) -> Promotion | None:
-        """Create the entry after `last`; None if another process was first, and all must be decided anew."""
-        sequence = last.sequence + 1 if last else 1
-        entry = Promotion(
-            sequence=sequence,
-            version=version,
-            at=datetime.now(UTC),
-            by=by,
-            reason=reason,
-            action=action,
-            decision=decision,
-        )
-        key = f"{model}/{_PROMOTIONS}/{sequence:08d}.json"
-        # Without what is unset: a server of an earlier release follows the same log, and knows no decisions.
-        text = entry.model_dump_json(indent=2, exclude_none=True)
-        return entry if self._storage.create(key, text.encode() + b"\n") else None
+        return max([0, *self._numbers(model), *self._log(model).versions()]) + 1
 
 
 def _digests(folder: Path, title: str) -> dict[str, str]:
@@ -418,9 +343,3 @@ def _listed(names: list[str]) -> str:
 
 def _ranges(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers)) if len(numbers) <= 20 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else str(first["msg"])

@@ -124,7 +124,7 @@ class LocalStorage:
                 if error.errno in _TAKEN:
                     return False
                 raise
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
             return True
 
     def create(self, key: str, data: bytes) -> bool:
@@ -141,7 +141,7 @@ class LocalStorage:
                 os.link(whole, target)
             except FileExistsError:
                 return False
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
             return True
 
     def read(self, key: str) -> bytes | None:
@@ -224,6 +224,15 @@ class LocalStorage:
         return StorageFailed(f"The {self._what} cannot be {verb}: {reason}.")
 
 
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk: what was made or renamed there then survives a crash of the machine.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
 def _remove_if_dead(lock: Path) -> bool:
     """Remove the staging folder of `lock` unless a living process holds it; whether it did."""
     # Writable, because network file systems want that for an exclusive lock.
@@ -252,7 +261,7 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir()
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -268,11 +277,7 @@ def _sync_tree(folder: Path) -> None:
     for file in files:
         _sync(file, os.O_RDONLY | os.O_NOFOLLOW)
     for inner in reversed(folders):
-        _sync_folder(inner)
-
-
-def _sync_folder(folder: Path) -> None:
-    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+        sync_folder(inner)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -5,13 +5,11 @@ Both are handed out as encoded PNGs, so that they take the very road that an upl
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from app.jobs.spec import Shapes
-from app.preprocessing import UInt8Array
+from app.training.pictures import as_png
 
 SHAPE_SIZE = 28
 SHAPE_LABELS = ("diagonal", "horizontal", "vertical")
@@ -34,7 +32,7 @@ def shapes(options: Shapes, seed: int) -> list[tuple[str, str, bytes]]:
         if options.noise:
             pixels = pixels + random.normal(0, options.noise, pixels.shape)
         image = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-        drawn.append((f"{label}/{number:06d}.png", label, _png(image)))
+        drawn.append((f"{label}/{number:06d}.png", label, as_png(Image.fromarray(image))))
     return drawn
 
 
@@ -46,7 +44,7 @@ def digits() -> list[tuple[str, str, bytes]]:
     # 17 levels, 0 to 16, spread over 0 to 255.
     images = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
     return [
-        (f"{target}/{number:06d}.png", str(target), _png(image))
+        (f"{target}/{number:06d}.png", str(target), as_png(Image.fromarray(image)))
         for number, (image, target) in enumerate(zip(images, loaded.target, strict=True))
     ]
 
@@ -56,9 +54,3 @@ def _line(label: str, offset: int) -> np.ndarray[tuple[int, int], np.dtype[np.fl
     across = {"vertical": columns, "horizontal": rows, "diagonal": columns - rows + SHAPE_SIZE // 2}[label]
     start = SHAPE_SIZE // 2 - _LINE_WIDTH // 2 + offset
     return np.where((across >= start) & (across < start + _LINE_WIDTH), 1.0, 0.0)
-
-
-def _png(pixels: UInt8Array) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from app.store.storage import sync_folder
+
 Arrays = list[npt.NDArray[Any]]
 
 # Of what is in the files. Those of another format are removed.
@@ -93,7 +95,7 @@ class Checkpoint:
                 os.fsync(file.fileno())
                 digest = _digest(file)
             unfinished.replace(folder / f"{len(self.history):06d}-{self.step:09d}-{digest}.npz")
-            _sync(folder)
+            sync_folder(folder)
         finally:
             unfinished.unlink(missing_ok=True)
         for old in _files(folder)[:-_GENERATIONS]:
@@ -156,11 +158,3 @@ def _check_space(folder: Path, size: int) -> None:
     if free < size + _SPARE:
         what = f"no space left for a checkpoint of {size / 1e6:.1f} MB ({free / 1e6:.1f} MB are free)"
         raise OSError(errno.ENOSPC, what, str(folder))
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import app
-from app.errors import FoveaError, InvalidImage, InvalidRequest
+from app.errors import FoveaError, InvalidImage, InvalidRequest, first_complaint
 from app.names import PATTERN
 from app.preprocessing import (
     Float32Array,
@@ -137,7 +137,7 @@ def _preprocessing(request: ImportRequest, model: ForeignModel) -> Preprocessing
     try:
         return Preprocessing.model_validate(fields)
     except ValidationError as error:
-        raise InvalidRequest(_first(error)) from error
+        raise InvalidRequest(f"{first_complaint(error)}.") from error
 
 
 def _agreed(what: str, asked: int | None, fixed: int | None, default: int | None = None) -> int:
@@ -283,19 +283,13 @@ def main(arguments: list[str]) -> int:
         print(str(error), file=sys.stderr)
         return 1
     except ValidationError as error:
-        print(f"The request is not valid: {_first(error)}", file=sys.stderr)
+        print(f"The request is not valid: {first_complaint(error)}.", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"The system refused: {error.strerror or error}.", file=sys.stderr)
         return 1
     print(json.dumps({"model": request.model, "version": version}))
     return 0
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}." if place else f"{first['msg']}."
 
 
 if __name__ == "__main__":

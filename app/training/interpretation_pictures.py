@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from app.preprocessing import UInt8Array
 from app.training.interpretation import Heat, Maps
+from app.training.pictures import as_png, enlarged, image_of
 
 # The longer side of a picture, in pixels: small ones are enlarged by whole factors, each pixel staying a square.
 _SIDE, _LARGEST = 320, 448
@@ -36,7 +36,7 @@ def overlay(image: UInt8Array, heat: Heat) -> bytes:
 
     Red speaks most for the class; where nothing does, the picture is as it is, but paler, so that colours are heat.
     """
-    picture = _enlarged(image, _SIDE, _LARGEST).convert("RGB")
+    picture = enlarged(image, _SIDE, _LARGEST).convert("RGB")
     values = Image.fromarray(heat.values).resize(picture.size, Image.Resampling.BICUBIC)
     hot = np.clip(np.asarray(values, np.float32), 0, 1)
     colors = mpl.colormaps["turbo"](_COLDEST + (_HOTTEST - _COLDEST) * hot)[..., :3] * 255
@@ -45,7 +45,7 @@ def overlay(image: UInt8Array, heat: Heat) -> bytes:
     pixels = 0.35 * pixels + 0.65 * (pixels @ np.array(_GRAY, np.float32))[..., np.newaxis]
     # Less contrast under the heat: on black it would not be seen.
     pixels += 0.35 * covered * (128 - pixels)
-    return _png(Image.fromarray(np.rint(pixels + _OPAQUE * covered * (colors - pixels)).astype(np.uint8)))
+    return as_png(Image.fromarray(np.rint(pixels + _OPAQUE * covered * (colors - pixels)).astype(np.uint8)))
 
 
 def activation_grid(image: UInt8Array, maps: Maps) -> bytes:
@@ -68,7 +68,7 @@ def activation_grid(image: UInt8Array, maps: Maps) -> bytes:
     if len(shown) < channels:
         title += f", the {len(shown)} that vary most"
     remark = "Each from its least value (dark) to its largest (yellow); grey where it is one throughout."
-    return _grid(title, remark, cells, notes, _enlarged(image, _CELL, _CELL))
+    return _grid(title, remark, cells, notes, enlarged(image, _CELL, _CELL))
 
 
 def filter_grid(layer: str, filters: UInt8Array) -> bytes:
@@ -105,23 +105,12 @@ def _grid(
         draw.text((x, y), left, _DARK, font)
         draw.text((x + cell.width, y + 1), right, _PALE, small, anchor="ra")
         sheet.paste(cell, (x, y + _LINE))
-    return _png(sheet)
-
-
-def _enlarged(image: UInt8Array, side: int, largest: int) -> Image.Image:
-    """By a whole factor to about `side`, or shrunk to `largest`."""
-    picture = _image(image)
-    longer = max(picture.size)
-    if longer > largest:
-        picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
-        return picture
-    factor = max(1, side // longer)
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return as_png(sheet)
 
 
 def _fitted(pixels: UInt8Array) -> Image.Image:
     """In the size of a cell, which the longer side fills."""
-    picture = _image(pixels)
+    picture = image_of(pixels)
     factor = _CELL / max(picture.size)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     resample = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
@@ -133,15 +122,5 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
-def _image(pixels: UInt8Array) -> Image.Image:
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
 def _short(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _png(image: Image.Image) -> bytes:
-    written = io.BytesIO()
-    image.save(written, "PNG")
-    return written.getvalue()

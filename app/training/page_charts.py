@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 import statistics
 from collections.abc import Iterable
@@ -13,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+
+from app.training.pictures import as_png
 
 _INK, _GREY, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _BLUE, _ORANGE = "#1d4ed8", "#c2410c"
@@ -184,8 +185,9 @@ def reliability(bins: list[dict[str, Any]], before: list[dict[str, Any]]) -> str
     return _svg(width, height, "Share of right answers over the highest probability", parts)
 
 
-def interval(value: float, ends: list[float], *, low: float, width: int = 120, height: int = 14) -> str:
+def interval(value: float, ends: list[float], *, low: float) -> str:
     """A share with its interval, as a dot on a bar, on a scale from `low` to 1."""
+    width, height = 120, 14
 
     def x(share: float) -> float:
         return 4 + (max(share, low) - low) / (1 - low) * (width - 8)
@@ -249,9 +251,8 @@ def _matrix_picture(counts: list[list[int]]) -> str:
     for row, column in np.argwhere(values > 0):
         fill, _ = _shade(float(shares[row, column]), right=bool(row == column))
         pixels[row, column] = [int(fill[start : start + 2], 16) for start in (1, 3, 5)]
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "PNG", optimize=True)
-    return f'<img class="matrix pixels" alt="Confusion matrix, a pixel a cell" src="{png(written.getvalue())}">'
+    source = png(as_png(Image.fromarray(pixels), optimize=True))
+    return f'<img class="matrix pixels" alt="Confusion matrix, a pixel a cell" src="{source}">'
 
 
 def png(content: bytes) -> str:

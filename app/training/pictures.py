@@ -1,71 +1,45 @@
-"""Small pictures for a report, as PNG."""
+"""Arrays of pixels as small pictures for people, as PNG."""
 
 from __future__ import annotations
 
 import io
 
-import numpy as np
-import tensorflow as tf
 from PIL import Image
 
-from app.jobs.spec import Augmentation
 from app.preprocessing import UInt8Array
-from app.training.augmentation import augment
-from app.training.dataset import TrainingData
 
-# About how large pictures are, in pixels: small ones are enlarged, each pixel staying a square, and large ones shrunk,
-# so that a page with all of them stays within 3 MB even where they are all noise.
+# About how large pictures are, in pixels: small ones are enlarged and large ones shrunk, so that a page with all of
+# them stays within 3 MB even where they are all noise.
 _SMALLEST, _LARGEST = 96, 128
-
-# Rows (images) and columns (the image itself, then changed ones) of the sheet of augmented samples.
-_SAMPLES, _VARIANTS = 5, 6
-_GAP = 4
 
 
 def picture(pixels: UInt8Array) -> bytes:
     """An image [height, width, channels] as PNG, in a size for people."""
-    return _png(_sized(pixels, _SMALLEST, _LARGEST))
+    return as_png(enlarged(pixels, _SMALLEST, _LARGEST), optimize=True)
 
 
-def augmented_samples(data: TrainingData, augmentation: Augmentation, seed: int) -> bytes:
-    """A sheet of training images as the network meets them: on the left as they are, then augmented; as PNG."""
-    chosen = np.random.default_rng([seed, 5]).choice(data.train, min(_SAMPLES, len(data.train)), replace=False)
-    # One class after the other, as far as they go.
-    chosen = chosen[np.argsort(data.targets[chosen], kind="stable")]
-    images = data.images[chosen]
-    labels = tf.one_hot(data.targets[chosen], len(data.labels))
-    columns = [images]
-    for variant in range(1, _VARIANTS):
-        changed, _ = augment(images, labels, augmentation, tf.constant([seed % 2**31, variant], tf.int32))
-        columns.append(np.clip(np.rint(np.asarray(changed)), 0, 255).astype(np.uint8))
-    return _png(_sheet([[_sized(image, _SMALLEST, _SMALLEST) for image in images] for images in columns]))
+def enlarged(pixels: UInt8Array, side: int, largest: int) -> Image.Image:
+    """An image [height, width, channels] whose longer side, in pixels, suits people.
 
-
-def _sheet(columns: list[list[Image.Image]]) -> Image.Image:
-    """Columns of images of one size, on white."""
-    first = columns[0][0]
-    tall, broad = first.height + _GAP, first.width + _GAP
-    # A wider gap sets the images themselves apart from what was made of them.
-    size = (len(columns) * broad + _GAP, len(columns[0]) * tall - _GAP)
-    sheet = Image.new(first.mode, size, "white")
-    for column, images in enumerate(columns):
-        left = column * broad + (2 * _GAP if column else 0)
-        for row, image in enumerate(images):
-            sheet.paste(image, (left, row * tall))
-    return sheet
-
-
-def _sized(pixels: UInt8Array, smallest: int, largest: int) -> Image.Image:
-    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    side = max(image.size)
-    if side > largest:
+    A small one is enlarged by a whole factor, to no more than `side`, each pixel staying a square; what is longer than
+    `largest` is shrunk to that.
+    """
+    image = image_of(pixels)
+    longer = max(image.size)
+    if longer > largest:
         image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
         return image
-    factor = max(1, smallest // side)
+    factor = max(1, side // longer)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def _png(image: Image.Image) -> bytes:
+def image_of(pixels: UInt8Array) -> Image.Image:
+    """An image [height, width, channels], of one channel (grey) or three."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def as_png(image: Image.Image, *, optimize: bool = False) -> bytes:
+    """A PNG file; with `optimize` somewhat smaller, for some time more."""
     written = io.BytesIO()
-    image.save(written, "PNG", optimize=True)
+    image.save(written, "PNG", optimize=optimize)
     return written.getvalue()

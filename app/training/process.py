@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from app.errors import FoveaError, TrainingFailed
 from app.jobs import out_of_memory
-from app.jobs.folder import CHECKPOINT, FINAL, JobFolder, JobState, State, now
+from app.jobs.folder import CHECKPOINT, FINAL, JobFolder, JobState, State
 from app.memory import peak_memory
 from app.preprocessing import ignore_decoder_warnings
 from app.training.reporter import Cancelled, Reporter
@@ -49,9 +49,7 @@ def run(
         state = job.state()
         if state.state in FINAL:
             return 0
-        state = state.model_copy(
-            update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
-        )
+        state = state.begun()
         job.write_state(state)
         reporter = Reporter(job, state.attempt)
         reporter.say(f"{name} {job.id}, attempt {state.attempt}, process {os.getpid()} on {platform.node()}")
@@ -135,7 +133,7 @@ def _out_of_memory(job: JobFolder) -> str:
 
 
 def _finish(job: JobFolder, state: JobState, final: State, reason: str | None) -> None:
-    ended = state.model_copy(update={"state": final, "finished_at": now(), "reason": reason})
+    ended = state.ended(final, reason)
     try:
         job.write_state(ended)
     except OSError:

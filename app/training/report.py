@@ -13,13 +13,14 @@ from app.jobs.folder import now
 from app.jobs.trials import SearchDocument
 from app.store.dataset_report import DatasetReport
 from app.store.manifest import EVALUATION, PrecisionCheck
+from app.training.augmented_samples import augmented_samples
 from app.training.dataset import TrainingData
 from app.training.evaluate import ClassScores, Evaluation
 from app.training.figures import draw_confusion_matrix, draw_curves, draw_reliability
 from app.training.findings import confusions, findings, headline
 from app.training.fit import Fitted
 from app.training.page import page
-from app.training.pictures import augmented_samples, picture
+from app.training.pictures import picture
 from app.training.reliability import Bin
 from app.training.search_report import search_pictures, search_section
 from app.training.significance import Interval

@@ -10,16 +10,11 @@ import json
 import statistics
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
 
 from app.errors import TrainingFailed
-from app.jobs import out_of_memory
 from app.jobs.executors.choice import make_trial_launcher
-from app.jobs.folder import FINAL, JobFolder, now
-from app.jobs.networks import Pretrained
-from app.jobs.search import Search, Values, with_values
+from app.jobs.folder import JobFolder
+from app.jobs.search import Values
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import (
     SearchState,
@@ -30,120 +25,30 @@ from app.jobs.trials import (
     trial_folders,
     write_search,
 )
-from app.preprocessing import Preprocessing
 from app.settings import Settings
 from app.store.datasets import Datasets
 from app.training.dataset import choose_preprocessing
-from app.training.recipes import Recipe, choose
 from app.training.reporter import Reporter
+from app.training.search_plan import Plan
 from app.training.search_space import Space
 from app.training.sources import open_source
 from app.training.splits import split
+from app.training.trial_processes import Launcher, TrialProcesses
 
 _POLL_SECONDS = 0.3
 _SAVE_SECONDS = 10.0
 
-# A trial that dies so often without a checkpoint in between has failed.
-_DEATHS = 3
-
 # When so many have failed and none has come to anything, the others would too.
 _FAILURES = 5
-
-# What a trial that is to end gets before it is asked to by SIGTERM, and from then on before it is killed. Where the
-# whole job is to end there is less: the job's own process gets no more than 5 and 3 seconds.
-_GRACE, _KILL_GRACE = 5.0, 3.0
-_LAST_GRACE = 3.0
-
-_LEAST_EPOCHS = 3
 
 # The remark of a search that died between its best and its last word.
 _INTERRUPTED = "Importances were not computed: the trainer was interrupted."
 
 
-class Launcher(Protocol):
-    """Runs trials, here or elsewhere: `python -m app.training.trial FOLDER`, which holds the folder's lock.
-
-    An `Executor` is one. Every method but `launch` must work for a trial that another process launched.
-    """
-
-    def launch(self, job: JobFolder) -> None:
-        """Start the trial in that folder and return without waiting for it.
-
-        Raises:
-            TrainingFailed: it cannot be started, for the reason given.
-        """
-        ...
-
-    def alive(self, job: JobFolder) -> bool:
-        """Whether it is starting or at work."""
-        ...
-
-    def end(self, job: JobFolder, *, force: bool) -> None:
-        """Ask it to end, or with `force` make it. Nothing happens if it is not there."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What trials are made of: a spec that searches, and what was chosen from the data."""
-
-    spec: TrainingSpec
-    search: Search
-    images: int
-    """In the training split."""
-    labels: list[str]
-    preprocessing: Preprocessing
-
-    def full(self, values: Values) -> TrainingSpec:
-        """The spec of the job with `values` in it, and no search.
-
-        Raises:
-            ValueError: these values do not go together.
-        """
-        spec = self.spec.model_copy(update={"search": None})
-        if spec.augmentation is None and any(path.startswith("augmentation.") for path in values):
-            # What is not searched over stays as it would have been chosen.
-            spec = spec.model_copy(update={"augmentation": self._chosen(spec).augmentation})
-        return TrainingSpec.model_validate(with_values(spec.model_dump(mode="json"), values))
-
-    def trial(self, values: Values) -> TrainingSpec:
-        """The same for as many epochs as a trial has.
-
-        Raises:
-            ValueError: these values do not go together.
-        """
-        full = self.full(values)
-        if "epochs" in values:
-            return full
-        whole = self.epochs(full)
-        epochs = self.search.epochs or max(_LEAST_EPOCHS, -(-whole // 3))
-        changed: dict[str, object] = {"epochs": epochs}
-        # What is given in epochs keeps its share of them, or a trial had its base frozen to the end.
-        if full.step_epochs is not None:
-            changed["step_epochs"] = max(1, round(full.step_epochs * epochs / whole))
-        network = full.architecture
-        if isinstance(network, Pretrained) and network.frozen_epochs:
-            frozen = max(1, round(network.frozen_epochs * epochs / whole))
-            if network.frozen_epochs < whole:
-                frozen = min(frozen, epochs - 1)
-            changed["architecture"] = network.model_copy(update={"frozen_epochs": frozen})
-        return full.model_copy(update=changed)
-
-    def epochs(self, spec: TrainingSpec) -> int:
-        """Epochs that `spec` asks for, or that would be chosen."""
-        return self._chosen(spec).epochs
-
-    def _chosen(self, spec: TrainingSpec) -> Recipe:
-        # Neither augmentation nor epochs hang on bf16.
-        return choose(spec, images=self.images, labels=self.labels, preprocessing=self.preprocessing, bf16=False)
-
-
-def search(
-    job: JobFolder, settings: Settings, reporter: Reporter, *, threads: int, launcher: Launcher | None = None
-) -> TrainingSpec:
+def search(job: JobFolder, settings: Settings, reporter: Reporter, *, threads: int) -> TrainingSpec:
     """What is to be trained in full: the job's spec with the values of its best trial.
 
-    Without a `launcher` the trials run where the settings have jobs run; on one machine they share the `threads`.
+    The trials run where the settings have jobs run; on one machine they share the `threads`.
 
     Raises:
         TrainingFailed: no trial came to an end.
@@ -158,8 +63,7 @@ def search(
     train = split(source, spec.splits, spec.seed, look_alikes=spec.near_duplicates == "group").train
     preprocessing = choose_preprocessing(spec.preprocessing, source)
     plan = Plan(spec, spec.search, len(train), source.labels, preprocessing)
-    if launcher is None:
-        launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search)
+    launcher = make_trial_launcher(settings, threads=threads, parallel=spec.search.parallel, tell=reporter.search)
     return SearchRun(job, plan, launcher, reporter).run()
 
 
@@ -182,12 +86,10 @@ class SearchRun:
         self._plan = plan
         self._search = plan.search
         self._space = Space(plan.search, plan.spec.seed)
-        self._launcher = launcher
+        self._processes = TrialProcesses(launcher)
         self._reporter = reporter
         self._poll = poll
         self._ended: dict[int, TrialDocument] = {}
-        self._attempt_at_launch: dict[int, int] = {}
-        self._due_since: dict[int, float] = {}
         self._checkpoints: dict[int, int] = {}
         self._exhausted = False
         self._estimated = False
@@ -211,7 +113,8 @@ class SearchRun:
                     self._save(SearchState(seconds=self._seconds()))
                 time.sleep(self._poll)
         except BaseException:
-            self._end_all()
+            living = [trial for trial in trial_folders(self._job) if trial.number not in self._ended]
+            self._processes.end_all(living, poll=self._poll)
             raise
         return self._conclude(trials)
 
@@ -234,13 +137,13 @@ class SearchRun:
         if trial.number in self._ended:
             return self._ended[trial.number]
         self._tell_progress(trial)
-        alive = self._launcher.alive(trial)
+        alive = self._processes.alive(trial)
         document = TrialDocument.of(trial)
         if alive:
-            self._see_to_end(trial, document)
+            self._end_where_due(trial, document)
             return document
         if not document.ended:
-            self._settle(trial)
+            self._processes.settle(trial)
             document = TrialDocument.of(trial)
         if document.ended:
             self._ended[trial.number] = document
@@ -263,7 +166,7 @@ class SearchRun:
                 remaining_seconds=self._left([*self._ended.values()]),
             )
 
-    def _see_to_end(self, trial: TrialFolder, document: TrialDocument) -> None:
+    def _end_where_due(self, trial: TrialFolder, document: TrialDocument) -> None:
         """A trial that is hopeless or too late is asked to end; one that does not end is made to."""
         if not document.ended and trial.stopped() is None:
             ended = list(self._ended.values())
@@ -273,38 +176,7 @@ class SearchRun:
                 trial.stop("stopped")
             else:
                 return
-        waited = time.monotonic() - self._due_since.setdefault(trial.number, time.monotonic())
-        if waited >= _GRACE:
-            self._launcher.end(trial, force=waited >= _GRACE + _KILL_GRACE)
-
-    def _settle(self, trial: TrialFolder) -> None:
-        """Go on with a trial that nobody is at work on and that has not ended: launch it, or give it up."""
-        with trial.hold() as held:
-            if not held:
-                return
-            state = trial.state()
-            if state.state in FINAL:
-                return
-            if self._attempt_at_launch.get(trial.number) == state.attempt:
-                # It died before it could say that it had begun: that counts, or it would be tried for ever.
-                state = state.model_copy(
-                    update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
-                )
-                trial.write_state(state)
-            self._attempt_at_launch.pop(trial.number, None)
-            if trial.stopped() is not None:
-                trial.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now()}))
-                return
-            fruitful = max((line.attempt for line in trial.checkpoints()), default=0)
-            if state.attempt - fruitful >= _DEATHS:
-                reason = (
-                    f"Its process died {_DEATHS} times without a checkpoint in between. If it was memory: "
-                    f"{out_of_memory.advice(trial)}"
-                )
-                trial.write_state(state.model_copy(update={"state": "failed", "finished_at": now(), "reason": reason}))
-                return
-        self._attempt_at_launch[trial.number] = state.attempt
-        self._launcher.launch(trial)
+        self._processes.see_to_end(trial)
 
     def _begin(self, trials: list[TrialDocument]) -> bool:
         """Make the trials that there is room for; whether any is to be waited for."""
@@ -342,11 +214,7 @@ class SearchRun:
         if refused is not None:
             reason = f"These values do not go together: {refused}"[:1000]
             state = trial.state()
-            trial.write_state(
-                state.model_copy(
-                    update={"state": "failed", "started_at": state.submitted_at, "finished_at": now(), "reason": reason}
-                )
-            )
+            trial.write_state(state.model_copy(update={"started_at": state.submitted_at}).ended("failed", reason))
         return self._look(trial)
 
     def _tell_end(self, trial: TrialDocument) -> None:
@@ -425,25 +293,6 @@ class SearchRun:
         if not ranked or not ranked[0].epochs or ranked[0].seconds is None:
             return 0.0
         return ranked[0].seconds * self._plan.epochs(self._plan.full(ranked[0].values)) / ranked[0].epochs
-
-    def _end_all(self) -> None:
-        """Leave no trial behind where the job ends: each has a moment to see it by itself."""
-        living = [trial for trial in trial_folders(self._job) if trial.number not in self._ended]
-        # What ended the search, a full disk perhaps, is what is to be told.
-        with suppress(OSError):
-            for trial in living:
-                if trial.stopped() is None and not self._job.cancel_requested:
-                    trial.stop("stopped")
-            deadline = time.monotonic() + _LAST_GRACE
-            while any(self._launcher.alive(trial) for trial in living) and time.monotonic() < deadline:
-                time.sleep(self._poll)
-            for trial in living:
-                if self._launcher.alive(trial):
-                    self._launcher.end(trial, force=True)
-            for trial in living:
-                with trial.hold() as held:
-                    if held and (state := trial.state()).state not in FINAL:
-                        trial.write_state(state.model_copy(update={"state": "cancelled", "finished_at": now()}))
 
     def _seconds(self) -> float:
         return self._earlier + time.monotonic() - self._begun

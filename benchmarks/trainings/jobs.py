@@ -26,9 +26,7 @@ class JobFailed(Exception):
     """The job did not succeed; the text says what it said."""
 
 
-def train(
-    title: str, dataset: str, spec: Mapping[str, Any], folder: Path, *, group: Path | None = None
-) -> tuple[Run, float]:
+def train(title: str, dataset: str, spec: Mapping[str, Any], folder: Path, *, group: Path | None = None) -> Run:
     """Have `fovea train` do a job in `folder`, and wait for it.
 
     Args:
@@ -37,8 +35,6 @@ def train(
         spec: the fields that are not left to the recipe.
         folder: empty; for the workspace and the model store.
         group: control group that everything runs in.
-
-    Returns the run, and the seconds that adding the dataset took before it.
 
     Raises:
         JobFailed: it ended otherwise.
@@ -56,18 +52,16 @@ def train(
         "FOVEA_MODEL_STORE": str(folder / "models"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
-    begun = time.monotonic()
     with Tree(command, environment, folder=REPOSITORY, log=folder / "log.txt") as tree:
         peak = 0
         while not tree.ended:
             peak = max(peak, *(_anonymous(process) for process in tree.processes()), 0)
             time.sleep(_POLL_SECONDS)
-        seconds = time.monotonic() - begun
         said = (folder / "log.txt").read_text(errors="replace")
         if (found := _JOB.search(said)) is None:
             raise JobFailed(said[-2000:])
     run = finished(title, JobFolder(folder / "workspace" / "jobs" / found[1]), Registry(folder / "models"))
-    return run.model_copy(update={"peak_bytes": peak}), seconds - run.seconds
+    return run.model_copy(update={"peak_bytes": peak})
 
 
 def finished(title: str, job: JobFolder, registry: Registry) -> Run:

@@ -46,7 +46,7 @@ def measure(folder: Path, limit: int) -> Memory:
             "batch_size": 8,
             "splits": {"validation": 0.01, "test": 0.01},
         }
-        run, _ = train("more than fits", str(pictures), spec, folder / "job", group=group)
+        run = train("more than fits", str(pictures), spec, folder / "job", group=group)
         return Memory(limit=limit, decoded=count * _SIDE * _SIDE * 3, peak=_peak(group), seconds=run.seconds)
     finally:
         end(group)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -77,7 +76,3 @@ class Results(BaseModel):
 
     def save(self, path: Path) -> None:
         path.write_text(self.model_dump_json(indent=1) + "\n")
-
-    def model_post_init(self, _: Any) -> None:
-        """Own dictionaries, which can be added to."""
-        self.runs, self.speeds = dict(self.runs), dict(self.speeds)

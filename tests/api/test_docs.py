@@ -65,8 +65,8 @@ async def test_only_files_of_the_page_can_be_had(api: API) -> None:
 
 
 async def test_home_leads_to_the_page(api: API) -> None:
-    """The bare address leads to the docs page."""
-    response = await api.client.get("/")
+    """The bare address leads browsers to the docs page."""
+    response = await api.client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert (response.status_code, response.headers["location"]) == (307, "/docs")
 
 

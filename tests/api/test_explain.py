@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +87,19 @@ def test_layers_filters_and_maps_are_shown(explained: Server, cat: bytes, versio
     assert picture(maps).width > 400
     document = problem(explained.client.post(f"{MODEL}/explain?layer=nose", content=cat), 404, "layer_not_found")
     assert names[0] in document["detail"]
+
+
+def test_kserve_has_the_same_explanations(explained: Server, cat: bytes) -> None:
+    """By its V1 protocol: for each instance what our own route answers, as JSON."""
+    own = explained.client.post(f"{MODEL}/explain", content=cat)
+    encoded = {"b64": base64.b64encode(cat).decode()}
+    answer = explained.client.post("/v1/models/cifar10:explain", content=json.dumps({"instances": [encoded] * 2}))
+    assert answer.status_code == 200, answer.text
+    first, second = answer.json()["explanations"]
+    assert first == second
+    assert base64.b64decode(first["picture"]["b64"]) == own.content
+    assert (first["label"], first["layer"]) == (own.headers["fovea-label"], own.headers["fovea-layer"])
+    assert f"{first['probability']:.4f}" == own.headers["fovea-probability"]
 
 
 def test_tensorflow_is_in_another_process(explained: Server, cat: bytes) -> None:

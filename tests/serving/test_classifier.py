@@ -29,11 +29,12 @@ from app.preprocessing import Float32Array, UInt8Array, to_array
 from app.serving.classifier import Answer
 from app.serving.runtimes.base import Batch
 from app.serving.runtimes.fake import FakeRuntime
+from app.serving.tensors import Tensor
 from app.store.registry import Registry
 from tests.serving.conftest import StartClassifier
 from tests.serving.engines import Engines
 from tests.serving.eventually import eventually
-from tests.serving.versions import LABELS, add_version, gray, png
+from tests.serving.versions import LABELS, SCALED, SIZE, add_version, gray, png
 
 BLACK, GRAY, WHITE = gray(0), gray(128), gray(255)
 
@@ -350,6 +351,22 @@ async def test_an_engine_that_answers_with_the_wrong_shape_fails_the_batch_only(
     assert best(await classifier.classify([BLACK, WHITE])) == ["inference_failed"] * 2
     engines.lose_rows = False
     assert best(await classifier.classify([WHITE])) == ["diagonal"]
+
+
+async def test_a_tensor_that_overflows_is_its_senders_fault(registry: Registry, start: StartClassifier) -> None:
+    """Numbers that no picture has may well end in none; that must not end the answers for everybody."""
+    add_version(registry, promote=True, **SCALED)
+    engines = Engines()
+    classifier = await start(load_runtime=engines)
+    engines.nan_for = 7
+    far, near = (Tensor(np.full((SIZE, SIZE, 1), value, np.float32), typed=True) for value in (7, 0))
+    answer = await classifier.classify([far, near])
+    assert best(answer) == ["invalid_request", "horizontal"]
+    assert errors(answer.results) == [
+        "Version 1 of shapes answers the tensor of an image with numbers that are not finite: it is far from what "
+        "preprocessing gives."
+    ]
+    assert classifier.ready
 
 
 async def test_numbers_that_are_not_finite_are_never_an_answer(

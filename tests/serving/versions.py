@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from app.preprocessing import Float32Array, Preprocessing, UInt8Array
-from app.serving.runtimes import fake
+from app.serving.runtimes import fake, loading
+from app.serving.runtimes.base import RuntimeLoader
 from app.store.manifest import Golden, Manifest, TensorSpec, UnknownThreshold
 from app.store.registry import Registry
 
@@ -35,6 +36,17 @@ def gray(level: int) -> bytes:
     return png(np.full((SIZE, SIZE, 1), level, np.uint8))
 
 
+def loader(engine: str) -> RuntimeLoader:
+    """The loader of an engine by its name, in f32."""
+    loaders: dict[str, RuntimeLoader] = {
+        "openvino": loading.load_openvino,
+        "litert": loading.load_litert,
+        "tensorflow": loading.load_tensorflow,
+        "fake": loading.load_fake,
+    }
+    return loaders[engine]
+
+
 def manifest(model: str = "shapes", **changes: Any) -> Manifest:
     """A manifest for the models of `saved_models` and for the fake."""
     values: dict[str, Any] = {
@@ -53,7 +65,7 @@ def manifest(model: str = "shapes", **changes: Any) -> Manifest:
 LOGITS = {"output": TensorSpec(name="logits", dtype="float32", shape=(-1, 3)), "activation": "softmax"}
 UNKNOWN: dict[str, Any] = {"unknown": UnknownThreshold(threshold=0.6, coverage=0.95, accuracy=0.99, images=100)}
 """The fake is surer than that of black and white, and less sure of what is between."""
-SCALED = {
+SCALED: dict[str, Any] = {
     "preprocessing": Preprocessing(height=SIZE, width=SIZE, color="grayscale", scaling="0..1"),
     "input": TensorSpec(name="image", dtype="float32", shape=(-1, SIZE, SIZE, 1)),
 }

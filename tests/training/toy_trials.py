@@ -16,7 +16,8 @@ from app.jobs.spec import TrainingSpec
 from app.jobs.trials import Score, TrialFolder
 
 if TYPE_CHECKING:
-    from app.training.search import Launcher, SearchRun
+    from app.training.search import SearchRun
+    from app.training.trial_processes import Launcher
 
 Objective = Callable[[Values, int], float]
 
@@ -101,7 +102,8 @@ def search_run(job: JobFolder, launcher: Launcher, *, poll: float = 0.0) -> Sear
     # Not above: a trial that is a process needs none of it, and is there at once without.
     from app.preprocessing import Preprocessing
     from app.training.reporter import Reporter
-    from app.training.search import Plan, SearchRun
+    from app.training.search import SearchRun
+    from app.training.search_plan import Plan
 
     spec = job.spec()
     assert spec.search is not None

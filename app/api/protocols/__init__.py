@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.api.protocols import openinference, openinference_models, tfserving
+from app.api.protocols import kserve, openinference, openinference_models, tfserving, tfserving_models
 from app.api.protocols.routing import ProtocolRoute, route_of
 from app.api.ways import Way
 
@@ -16,4 +16,9 @@ def ways() -> list[Way]:
 
 def routes(ways: Sequence[Way]) -> list[ProtocolRoute]:
     """The routes of `ways`, and all others of the protocols."""
-    return [*(route_of(way) for way in ways), *openinference_models.routes()]
+    return [
+        *map(route_of, ways),
+        *tfserving_models.routes(),
+        *kserve.routes(),
+        *openinference_models.routes(),
+    ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.protocols import openinference_document, responses, tfserving_document
+from app.api.protocols import kserve_document, openinference_document, responses, tfserving_document
 
 TAG = {"name": "protocols", "description": "Other servers' protocols, for clients that speak them already."}
-SCHEMAS: dict[str, Any] = {**responses.SCHEMAS, **openinference_document.SCHEMAS}
+SCHEMAS: dict[str, Any] = {**responses.SCHEMAS, **tfserving_document.SCHEMAS, **openinference_document.SCHEMAS}
 
 
 def paths() -> dict[str, Any]:
     """The path items of all protocols."""
-    return {**tfserving_document.paths(), **openinference_document.paths()}
+    return {**tfserving_document.paths(), **kserve_document.paths(), **openinference_document.paths()}

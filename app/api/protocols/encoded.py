@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import binascii
+from array import array
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, PayloadTooLarge
 
 # What nested lists of numbers take, a byte of their text, when they are Python's: `[[],[],` is the worst.
 GROWTH = 24
+
+# Of an image there are three.
+_MOST_DIMENSIONS = 8
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -61,16 +66,37 @@ def from_base64(text: str, where: str) -> bytes:
         raise InvalidRequest(f"{where} is not base64: {error}.") from None
 
 
-def to_array(value: object, where: str) -> npt.NDArray[Any]:
-    """Nested lists of numbers as an array of int64 or float64.
+def to_array(value: object, where: str) -> npt.NDArray[np.float64]:
+    """Nested lists of numbers as an array.
+
+    Not by NumPy, which would take strings too, each in as much room as the longest of them.
 
     Raises:
         InvalidRequest: they are ragged, or hold something else; naming `where`.
     """
+    shape: list[int] = []
+    level: list[Any] = [value]
+    while level and isinstance(level[0], list):
+        if set(map(type, level)) != {list} or len(lengths := set(map(len, level))) != 1:
+            raise InvalidRequest(f"{where}: the lists of a tensor have to be of equal lengths.")
+        shape += lengths
+        level = [*chain.from_iterable(level)]
     try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"{where}: the lists of a tensor have to be of equal lengths.") from None
-    if array.dtype.kind not in "iuf":
-        raise InvalidRequest(f"{where}: a tensor is nested lists of numbers; an encoded image is an object with b64.")
-    return array
+        flat = array("d", level)
+    except (TypeError, OverflowError):
+        raise InvalidRequest(
+            f"{where}: a tensor is nested lists of numbers, of equal lengths; an encoded image is an object with b64."
+        ) from None
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidRequest(f"{where}: the lists of a tensor are nested {len(shape)} deep.")
+    return np.frombuffer(flat, np.float64).reshape(shape)
+
+
+def check_count(count: int, most: int) -> None:
+    """Refuse more images than a request may have.
+
+    Raises:
+        PayloadTooLarge: with the number that is allowed.
+    """
+    if count > most:
+        raise PayloadTooLarge(f"The request has {count} images; {most} are allowed in one.")

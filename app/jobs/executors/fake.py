@@ -64,15 +64,13 @@ class Fake:
             state = job.state()
             if not held or state.state in FINAL:
                 return
-            state = state.model_copy(
-                update={"state": "running", "attempt": state.attempt + 1, "started_at": state.started_at or now()}
-            )
+            state = state.begun()
             job.write_state(state)
             for epoch in range(1, self._epochs + 1):
                 if ended.wait(self._seconds):
                     return
                 if job.cancel_requested:
-                    _end(job, state, state="cancelled", reason="Cancelled on request.")
+                    job.write_state(state.ended("cancelled", "Cancelled on request."))
                     return
                 job.append(self._progress(state, epoch))
             self._succeed(job, state)
@@ -99,7 +97,7 @@ class Fake:
         try:
             version = self._register(job)
         except TrainingFailed as error:
-            _end(job, state, state="failed", reason=str(error))
+            job.write_state(state.ended("failed", str(error)))
             return
         job.write_result(
             JobResult(
@@ -110,8 +108,4 @@ class Fake:
                 promotion_reason="The promotion policy is manual.",
             )
         )
-        _end(job, state, state="succeeded", reason=None)
-
-
-def _end(job: JobFolder, begun: JobState, **update: object) -> None:
-    job.write_state(begun.model_copy(update={**update, "finished_at": now()}))
+        job.write_state(state.ended("succeeded"))

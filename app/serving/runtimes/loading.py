@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from app.errors import VersionRefused
-from app.serving.runtimes.base import Runtime, RuntimeLoader
+from app.serving.runtimes.base import Runtime
 from app.store.manifest import LITERT, Manifest, Precision
 
 if TYPE_CHECKING:
     from app.serving.runtimes.compiled_models import CompiledModels
-
-Engine = Literal["openvino", "litert", "tensorflow", "fake"]
-
-
-def runtime_loader(engine: Engine) -> RuntimeLoader:
-    """The loader of an engine, in f32."""
-    loaders: dict[Engine, RuntimeLoader] = {
-        "openvino": load_openvino,
-        "litert": load_litert,
-        "tensorflow": load_tensorflow,
-        "fake": load_fake,
-    }
-    return loaders[engine]
 
 
 def load_openvino(

@@ -12,17 +12,17 @@ import pytest
 
 from app.errors import VersionRefused
 from app.serving.runtimes import loading
-from tests.serving.versions import manifest
+from tests.serving.versions import loader, manifest
 
 
 @pytest.mark.parametrize(("choice", "package"), [("openvino", "serve"), ("litert", "serve"), ("tensorflow", "train")])
 def test_an_engine_that_is_not_installed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: loading.Engine, package: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, package: str
 ) -> None:
     """With what to install, or which other one to choose."""
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
     with pytest.raises(VersionRefused, match=rf"not installed: install `fovea\[{package}\]`, or set FOVEA_RUNTIME"):
-        loading.runtime_loader(choice)(tmp_path, manifest(), lanes=1, threads=1)
+        loader(choice)(tmp_path, manifest(), lanes=1, threads=1)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "litert"])
@@ -33,11 +33,10 @@ def test_engines_serve_without_tensorflow_and_report_to_nobody(saved_models: Pat
     code = """
 import sys, numpy
 from pathlib import Path
-from app.serving.runtimes.loading import runtime_loader
-from tests.serving.versions import manifest
+from tests.serving.versions import loader, manifest
 import app.serving.classifier
 before = {"openvino", "ai_edge_litert", "tensorflow"} & sys.modules.keys()
-runtime = runtime_loader(sys.argv[2])(Path(sys.argv[1]), manifest(), lanes=1, threads=1)
+runtime = loader(sys.argv[2])(Path(sys.argv[1]), manifest(), lanes=1, threads=1)
 runtime.predict(numpy.zeros((2, 28, 28, 1), numpy.uint8))
 unwanted = {"tensorflow", "keras", "openvino_telemetry", "openvino.tools", "openvino", "ai_edge_litert"} - {sys.argv[3]}
 print(runtime.name, before, unwanted & sys.modules.keys())
@@ -55,9 +54,8 @@ def test_the_fake_loads_without_any_engine(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from app.serving.runtimes.loading import runtime_loader
-from tests.serving.versions import manifest
-runtime_loader("fake")(Path("."), manifest(), lanes=1, threads=1)
+from tests.serving.versions import loader, manifest
+loader("fake")(Path("."), manifest(), lanes=1, threads=1)
 print({"tensorflow", "openvino"} & sys.modules.keys())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -65,10 +63,8 @@ print({"tensorflow", "openvino"} & sys.modules.keys())
 
 
 @pytest.mark.parametrize("choice", ["openvino", "litert", "tensorflow"])
-def test_a_graph_with_another_output_than_the_only_one_is_taken_by_position(
-    saved_models: Path, choice: loading.Engine
-) -> None:
+def test_a_graph_with_another_output_than_the_only_one_is_taken_by_position(saved_models: Path, choice: str) -> None:
     """Exports that renamed their one output ("Identity:0") are still read."""
     other = manifest(output={"name": "Identity:0", "dtype": "float32", "shape": (-1, 3)})
-    runtime = loading.runtime_loader(choice)(saved_models / "plain", other, lanes=1, threads=1)
+    runtime = loader(choice)(saved_models / "plain", other, lanes=1, threads=1)
     assert runtime.predict(np.zeros((1, 28, 28, 1), np.uint8)).shape == (1, 3)

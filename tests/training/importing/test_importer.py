@@ -17,10 +17,10 @@ import tensorflow as tf
 from app.metrics import Metrics
 from app.preprocessing import Float32Array, UInt8Array, scale, to_array
 from app.serving.engine_choice import EngineChoice
-from app.serving.runtimes.loading import runtime_loader
 from app.serving.versions import load_version
 from app.store.registry import Registry
 from tests.preprocessing.images import encode, pattern, smooth
+from tests.serving.versions import loader
 from tests.training.importing.conftest import Import
 from tests.training.importing.foreign_models import CLASSES, SIZE, exported, images, means, network, saved
 
@@ -37,7 +37,7 @@ def _golden(folder: Path) -> tuple[UInt8Array, Float32Array]:
 def _answers(registry: Registry, engine: Engine, batch: UInt8Array) -> Float32Array:
     """What a server with this engine answers with version 1, which passes the checks of loading."""
     loaded = load_version(
-        registry, "insects", 1, choice=EngineChoice.only(runtime_loader(engine)), lanes=1, threads=1, metrics=Metrics()
+        registry, "insects", 1, choice=EngineChoice.only(loader(engine)), lanes=1, threads=1, metrics=Metrics()
     )
     try:
         return loaded.runtime.predict(batch)

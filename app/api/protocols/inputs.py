@@ -1,0 +1,88 @@
+"""Images in JSON, under the names of a version's inputs or under none: in rows, a value an image, or in columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.api.protocols.encoded import check_count, decode, is_encoded, to_array
+from app.errors import InvalidRequest
+from app.serving.tensors import Image, Tensor
+
+ENCODED = "image_bytes"
+"""The input of encoded images, which every version has besides its own, of tensors."""
+
+
+class Inputs:
+    """Reads the images of one request. Which names are allowed only the version that answers can tell: see `check`."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: images that the request may have."""
+        self._most = most
+        self._names: set[tuple[str, bool]] = set()
+        """Names that were there, and whether of an encoded image."""
+
+    def rows(self, rows: object, field: str) -> list[Image]:
+        """The images of a list: each an encoded image, a tensor, or an object with the one or the other as its input.
+
+        Raises:
+            InvalidRequest, PayloadTooLarge: what is wrong with `field`.
+        """
+        if not isinstance(rows, list) or not rows:
+            raise InvalidRequest(f'"{field}" has to be a list of at least one image.')
+        check_count(len(rows), self._most)
+        return [self._row(row, f"{field}[{index}]") for index, row in enumerate(rows)]
+
+    def columns(self, columns: object, field: str) -> list[Image]:
+        """The images of a list of encoded images, of a tensor with the images as its first dimension, or of an object
+        with the one or the other as its input; errors as of `rows`."""
+        name, values = self._named(columns, field)
+        if not isinstance(values, list) or not values:
+            raise InvalidRequest(f'"{field}" has to be a list of at least one image, or an object that has one.')
+        check_count(len(values), self._most)
+        encoded = any(isinstance(value, dict) for value in values)
+        self._note(name, encoded=encoded)
+        if not encoded:
+            array = to_array(values, field)
+            return [Tensor(array[index, ...], typed=False) for index in range(len(array))]
+        images: list[Image] = []
+        for index, value in enumerate(values):
+            if not is_encoded(value):
+                raise InvalidRequest(f"{field}[{index}] is no encoded image, an object with b64 alone, as others are.")
+            images.append(decode(value, f"{field}[{index}]"))
+        return images
+
+    def check(self, model: str, own: str) -> None:
+        """Compare the names that were there with those that the version has; `own` is its tensors'.
+
+        Raises:
+            InvalidRequest: naming them.
+        """
+        for name, encoded in sorted(self._names):
+            if name != own and not (encoded and name == ENCODED):
+                what = "encoded images" if encoded else "tensors"
+                raise InvalidRequest(
+                    f"{model} has no input {name[:40]!r} for {what}. Allowed: {ENCODED!r} for encoded images, {own!r} "
+                    "for tensors."
+                )
+
+    def _row(self, row: object, where: str) -> Image:
+        name, value = self._named(row, where)
+        encoded = is_encoded(value)
+        self._note(name, encoded=encoded)
+        return decode(value, where) if encoded else Tensor(to_array(value, where), typed=False)
+
+    def _named(self, value: Any, where: str) -> tuple[str | None, Any]:
+        """An input's name, if there is one, and its value."""
+        if not isinstance(value, dict) or is_encoded(value):
+            return None, value
+        if len(value) != 1:
+            raise InvalidRequest(
+                f"{where}: an image comes as one input, {ENCODED!r} or the name of the model's tensor; "
+                f"there are {len(value)}."
+            )
+        [(name, held)] = value.items()
+        return name, held
+
+    def _note(self, name: str | None, *, encoded: bool) -> None:
+        if name is not None:
+            self._names.add((name, encoded))

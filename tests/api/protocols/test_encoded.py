@@ -1,0 +1,49 @@
+"""JSON bodies of images."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import orjson
+import pytest
+
+from app.api.protocols.encoded import to_array
+from app.errors import InvalidRequest
+
+
+@pytest.mark.parametrize("value", [3, [], [[], []], [[1, 2.5], [-3, 4]], [[[0]] * 5] * 2], ids=str)
+def test_nested_lists_are_arrays(value: object) -> None:
+    """Of any shape, as NumPy reads them."""
+    found = to_array(value, "inputs")
+    assert np.array_equal(found, np.asarray(value))
+    assert found.shape == np.asarray(value).shape
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1, "a"], [[1], [1, 2]], [[1], 2], [1, [2]], [None], {}, "1", None, [10**400], [[{"b64": ""}]]],
+    ids=lambda value: str(value)[:20],
+)
+def test_anything_else_is_refused_by_its_place(value: object) -> None:
+    """Ragged lists, strings, null, numbers that no float holds."""
+    with pytest.raises(InvalidRequest, match=r"^inputs\[3\]: .* of equal lengths"):
+        to_array(value, r"inputs[3]")
+
+
+def test_lists_nested_without_end_are_refused() -> None:
+    """As deep as the parser lets them come."""
+    with pytest.raises(InvalidRequest, match="nested 1000 deep"):
+        to_array(orjson.loads("[" * 1000 + "]" * 1000), "inputs")
+
+
+def test_one_long_string_does_not_make_all_others_long() -> None:
+    """An array of strings would take for each as much as for the longest: here 4 GB."""
+    value = ["x" * 1_000_000, *["y"] * 1000]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest):
+            to_array(value, "inputs")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
