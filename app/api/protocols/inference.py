@@ -62,7 +62,7 @@ class InputTensor:
     shape: Sequence[int]
     raw: bytes | memoryview | None = None
     """The elements, row-major and little-endian, each of BYTES with its length in four bytes before it; or None."""
-    values: list[Any] | None = None
+    values: Sequence[Any] | None = None
     """The elements where `raw` is None: row-major, flat or in nested lists. Those of BYTES are `bytes`."""
 
 
@@ -248,13 +248,13 @@ def _array(tensor: InputTensor, shape: tuple[int, ...], where: str) -> npt.NDArr
     return _cast(leaves, tensor.datatype, where).reshape(shape)
 
 
-def _flatten(lists: list[Any], where: str) -> tuple[tuple[int, ...], list[Any]]:
+def _flatten(lists: Sequence[Any], where: str) -> tuple[tuple[int, ...], list[Any]]:
     """The shape of nested lists, and what is in them, row-major.
 
     NumPy would do so too, but of a long string among many short ones it makes an array of long ones: of a small body,
     more than the memory holds.
     """
-    shape, leaves = [len(lists)], lists
+    shape, leaves = [len(lists)], lists if isinstance(lists, list) else [*lists]
     while leaves and (kinds := set(map(type, leaves))) & {list}:
         lengths = set(map(len, leaves)) if kinds == {list} else set()
         if len(lengths) != 1 or len(shape) == _AXES:
