@@ -33,9 +33,8 @@ class Answering:
         settings, metrics = services.settings, services.metrics
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            inquiry = self._way.begin(
-                Head(scope.get("path_params", {}), scope["query_string"], headers, settings.max_files)
-            )
+            head = Head(scope.get("path_params", {}), scope["query_string"], headers, settings.max_files)
+            inquiry = self._way.begin(head)
             deadline = parse_deadline(headers.get(TIMEOUT), settings)
             services.classifier.check_admission(model=inquiry.model, version=inquiry.version, deadline=deadline)
         finally:
@@ -44,7 +43,7 @@ class Answering:
             metrics.stage("admission", admitted - begin)
         stages: list[Stage] | None = scope.get("fovea.stages")
         read: float | None = None
-        growth = self._way.growth if isinstance(self._way.growth, int) else self._way.growth(headers)
+        growth = self._way.grown(head)
         try:
             with services.bodies.hold() as take, Departure(receive, settings.body_timeout, deadline) as departure:
                 body = await gather_body(receive, headers, settings.max_body_bytes, lambda size: take(size * growth))

@@ -100,11 +100,16 @@ class Way:
     begin: Callable[[Head], Inquiry]
     """Reads a head; raises what is wrong with it, as a FoveaError."""
     failures: Failures
-    growth: int | Callable[[Mapping[str, str]], int] = 1
-    """Bytes of memory that a byte of the body may become when it is parsed; or what says so of a request's headers."""
+    growth: int | Callable[[Head], int] = 1
+    """Bytes of memory that a byte of the body may become when it is parsed; where that depends on its head, a function
+    of that."""
     patience: Callable[[Any], float | None] | None = None
     """Given an inquiry whose body was read: within how many seconds the body asks for its answer, if it says so."""
     scopes: frozenset[Scope] = frozenset({"predict"})
+
+    def grown(self, head: Head) -> int:
+        """`growth` for a request."""
+        return self.growth if isinstance(self.growth, int) else self.growth(head)
 
     def earlier(self, deadline: float, inquiry: Inquiry) -> float:
         """The deadline of a request whose body was read, by `time.monotonic`, given that of its head."""

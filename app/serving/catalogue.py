@@ -157,6 +157,11 @@ class Catalogue:
             )
         self._shelf.discard(name, version)
 
+    def loaded(self) -> dict[tuple[str, int], str | None]:
+        """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
+        engines = [engine for engine in self._shelf.engines if not engine.retired]
+        return {(engine.loaded.model, engine.loaded.version): engine.failure for engine in engines}
+
     def status(self) -> Status:
         """How every model of the store stands."""
         models = {name: _status(model, self._shelf.spares(name)) for name, model in sorted(self._models.items())}

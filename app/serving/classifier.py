@@ -251,6 +251,10 @@ class Classifier:
         """
         await self._catalogue.unload(model, version)
 
+    def loaded(self) -> dict[tuple[str, int], str | None]:
+        """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
+        return self._catalogue.loaded()
+
     async def _loaded(self, model: str | None, version: int | None, deadline: float) -> Engine:
         """The engine for a request, which may have to be loaded first; errors as of `classify`."""
         if deadline == math.inf:

@@ -48,7 +48,7 @@ def fit_input(tensor: Tensor, manifest: Manifest) -> UInt8Array | Float32Array:
     """The values as the version's graph takes them, uint8 or float32 [height, width, channels]; no copy where they are.
 
     Raises:
-        InvalidRequest: their name, shape or type is another, or one is not finite; the message says what is expected.
+        InvalidRequest: their shape, type or name is another, or one is not finite; the message says what is expected.
     """
     values, shape, wanted = tensor.values, manifest.preprocessing.shape, np.dtype(manifest.input.dtype)
     if tensor.name is not None and tensor.name not in (TENSOR, manifest.input.name):

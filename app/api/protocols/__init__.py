@@ -16,9 +16,4 @@ def ways() -> list[Way]:
 
 def routes(ways: Sequence[Way]) -> list[ProtocolRoute]:
     """The routes of `ways`, and all others of the protocols."""
-    return [
-        *map(route_of, ways),
-        *tfserving_models.routes(),
-        *kserve.routes(),
-        *openinference_models.routes(),
-    ]
+    return [*map(route_of, ways), *tfserving_models.routes(), *kserve.routes(), *openinference_models.routes()]

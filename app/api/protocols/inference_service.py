@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -198,8 +199,7 @@ async def statistics(
         if version != "production" and version not in known:
             raise VersionNotFound(f"Model {model} has no version {version}. It has: {', '.join(map(str, known))}.")
     work = await run_in(services.pools.scraping, services.metrics.work)
-    loaded = [(status.model, number) for status in services.classifier.status().models for number in status.loaded]
-    named = {key: work.get(key, Work()) for key in (*loaded, *work)}
+    named = {key: work.get(key, Work()) for key in (*services.classifier.loaded(), *work)}
     if model is not None and version != "production":
         named.setdefault((model, version), Work())
     return [
@@ -212,15 +212,16 @@ async def statistics(
 async def _entries(services: Services, model: str) -> list[IndexEntry]:
     """How the versions of a model stand."""
     versions = await asyncio.to_thread(services.registry.versions, model)
-    status = status_of(services, model)
-    return [_entry(model, version, status) for version in versions]
+    status, loaded = status_of(services, model), services.classifier.loaded()
+    return [_entry(model, version, status, loaded) for version in versions]
 
 
-def _entry(model: str, version: int, status: ModelStatus | None) -> IndexEntry:
-    if status is not None and version in status.loaded:
-        if version == status.serving and status.state == "unavailable":
-            return IndexEntry(model, str(version), "UNAVAILABLE", status.reason or "")
-        return IndexEntry(model, str(version), "READY", "")
+def _entry(
+    model: str, version: int, status: ModelStatus | None, loaded: Mapping[tuple[str, int], str | None]
+) -> IndexEntry:
+    if (model, version) in loaded:
+        failure = loaded[model, version]
+        return IndexEntry(model, str(version), "UNAVAILABLE" if failure else "READY", failure or "")
     if status is not None and status.production == version:
         state: State = "LOADING" if status.state == "loading" else "UNAVAILABLE"
         return IndexEntry(model, str(version), state, status.reason or f"Version {version} is not loaded.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -48,7 +48,7 @@ class Infer:
         self.version = parse_version(head.path.get("version"))
         self.seconds: float | None = None
         """Within which the body asks for the answer."""
-        self._json_bytes = _json_bytes(head.headers)
+        self._json_bytes = _json_bytes(head)
         self._most = head.most
         self._id: str | None = None
         self._binary = self._json_bytes == 0
@@ -141,9 +141,9 @@ def ways() -> list[Way]:
     ]
 
 
-def _json_bytes(headers: Mapping[str, str]) -> int | None:
+def _json_bytes(head: Head) -> int | None:
     """Value of the header that says how much of the body is JSON; None: all of it."""
-    text = headers.get(HEADER_LENGTH)
+    text = head.headers.get(HEADER_LENGTH)
     if text is None:
         return None
     if _NUMBER.fullmatch(text) is None:
@@ -154,8 +154,8 @@ def _json_bytes(headers: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _growth(headers: Mapping[str, str]) -> int:
-    length = _json_bytes(headers)
+def _growth(head: Head) -> int:
+    length = _json_bytes(head)
     return GROWTH if length is None or length > _LITTLE_JSON else _COPIED
 
 
