@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.answering import Answering
@@ -24,6 +26,8 @@ class ProtocolRoute(PlainRoute):
         self, path: str, endpoint: Callable[..., Any], failures: Failures, *, methods: Collection[str] = ("GET",)
     ) -> None:
         super().__init__(path, endpoint, methods=methods)
+        # No place in a path holds a colon: what follows one is a verb, and another route's.
+        self.path_regex = re.compile(self.path_regex.pattern.replace("[^/]+", "[^/:]+"))
         self._failures = failures
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +45,8 @@ class ProtocolRoute(PlainRoute):
             if begun:
                 raise
             await self._failures.answer(error, scope)(scope, receive, send)
-        except ClientGone:
+        except (ClientGone, HTTPException):
+            # The latter says that the path exists, but not for this method.
             raise
         except Exception:
             if begun:

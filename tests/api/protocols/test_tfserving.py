@@ -22,16 +22,16 @@ from tests.serving.versions import SIZE, add_version, gray
 
 pytestmark = pytest.mark.anyio
 
-IMAGE = gray(200)
-ENCODED = {"b64": base64.b64encode(IMAGE).decode()}
-TENSOR = np.full((SIZE, SIZE, 1), 200).tolist()
+IMAGE, OTHER = gray(200), gray(0)
+ENCODED, BLACK = ({"b64": base64.b64encode(image).decode()} for image in (IMAGE, OTHER))
+TENSOR, ZEROS = (np.full((SIZE, SIZE, 1), level).tolist() for level in (200, 0))
 MODEL = "/v1/models/shapes"
 PATH = f"{MODEL}:predict"
 
 
-async def native(api: API) -> list[float]:
+async def native(api: API, image: bytes = IMAGE) -> list[float]:
     """Our own route's probabilities, by class."""
-    answer = await api.client.post("/api/v1/predict?top_k=0", content=IMAGE)
+    answer = await api.client.post("/api/v1/predict?top_k=0", content=image)
     top = sorted(answer.json()["predictions"][0]["top"], key=lambda entry: entry["class_index"])
     return [entry["probability"] for entry in top]
 
@@ -48,22 +48,23 @@ def refused(response: httpx.Response, status: int) -> str:
 # Answers
 
 
+# Each has IMAGE and OTHER.
 BODIES: list[dict[str, Any]] = [
-    {"instances": [ENCODED, ENCODED]},
-    {"instances": [{"image_bytes": ENCODED}, {"image": ENCODED}], "signature_name": "serving_default"},
-    {"instances": [TENSOR, ENCODED]},
-    {"instances": [{"image": TENSOR}] * 2, "signature_name": ""},
-    {"inputs": [ENCODED, ENCODED]},
-    {"inputs": {"image_bytes": [ENCODED, ENCODED]}},
-    {"inputs": [TENSOR, TENSOR]},
-    {"inputs": {"image": [TENSOR, TENSOR]}, "signature_name": "serving_default"},
+    {"instances": [ENCODED, BLACK]},
+    {"instances": [{"image_bytes": ENCODED}, {"image": BLACK}], "signature_name": "serving_default"},
+    {"instances": [TENSOR, BLACK]},
+    {"instances": [{"image": TENSOR}, {"image": ZEROS}], "signature_name": ""},
+    {"inputs": [ENCODED, BLACK]},
+    {"inputs": {"image_bytes": [ENCODED, BLACK]}},
+    {"inputs": [TENSOR, ZEROS]},
+    {"inputs": {"image": [TENSOR, ZEROS]}, "signature_name": "serving_default"},
 ]
 
 
 @pytest.mark.parametrize("place", ["", "/versions/1", "/labels/production", "/labels/stable"])
 async def test_images_are_answered_as_by_our_own_route(api: API, place: str) -> None:
     """The same picture gives the same probabilities, to the last bit, however it comes."""
-    expected = [await native(api)] * 2
+    expected = [await native(api), await native(api, OTHER)]
     for body in BODIES:
         answer = await api.client.post(f"{MODEL}{place}:predict", json=body)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), body
@@ -173,6 +174,20 @@ async def test_what_is_not_there_is_told_with_what_is(api: API) -> None:
         assert "Allowed: production, stable" in refused(await ask("shapes/labels/canary"), 404)
         assert "Allowed: a version's number" in refused(await ask("shapes/versions/newest"), 400)
         assert "is not a valid model name" in refused(await ask("Shapes"), 400)
+
+
+async def test_verbs_and_methods_that_there_are_not(api: API) -> None:
+    """Are told as such, and not taken for a part of a model's name."""
+    for method, path, status in (
+        ("POST", f"{MODEL}:regress", 404),
+        ("GET", f"{MODEL}:regress", 404),
+        ("GET", f"{MODEL}:predict", 405),
+        ("GET", f"{MODEL}/versions/1:classify", 405),
+        ("POST", MODEL, 405),
+        ("DELETE", f"{MODEL}/metadata", 405),
+    ):
+        response = await api.client.request(method, path, content=b"{}")
+        assert (response.status_code, response.json()["status"]) == (status, status), (method, path)
 
 
 async def test_a_bad_image_is_the_whole_requests_error(api: API) -> None:
