@@ -90,6 +90,8 @@ async def model_ready(services: Services, model: str, version: int | Literal["pr
     Raises:
         InvalidName, ModelNotFound, VersionNotFound, StorageFailed.
     """
+    if services.lifecycle.stopping:
+        return "The service is shutting down."
     if version == "production":
         status = status_of(services, check_name(model, "model"))
         if status is None:

@@ -350,6 +350,8 @@ async def test_a_service_that_is_not_ready_says_so(start: StartAPI, registry: Re
     api.services.lifecycle.stopping = True
     ready = await api.client.get("/v2/health/ready")
     assert (ready.status_code, ready.json()) == (503, {"live": True, "ready": False})
+    assert (await api.client.get("/v2/models/shapes/ready")).status_code == 503
+    api.services.lifecycle.stopping = False
     assert (await api.client.get("/v2/health/live")).json() == {"live": True}
     for place in ("later", "later/versions/1", "shapes/versions/2"):
         answer = await api.client.get(f"/v2/models/{place}/ready")
