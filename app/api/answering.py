@@ -13,7 +13,7 @@ from app.api.departure import Departure
 from app.api.errors import request_id_of
 from app.api.services import services_of
 from app.api.ways import Head, Way
-from app.errors import DeadlineExceeded, PayloadTooLarge
+from app.errors import DeadlineExceeded
 from app.serving.ticket import Stage
 
 # Larger bodies are parsed in a thread: smaller ones take less time than handing them over.
@@ -53,10 +53,6 @@ class Answering:
                 else:
                     images = inquiry.images(body)
                 del body
-                if len(images) > settings.max_files:
-                    raise PayloadTooLarge(
-                        f"The request holds {len(images)} images; at most {settings.max_files} are allowed in one."
-                    )
                 deadline = self._way.earlier(deadline, inquiry)
                 read = time.perf_counter()
                 answer = await services.classifier.classify(

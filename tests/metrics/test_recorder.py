@@ -182,6 +182,7 @@ import sys
 from app.metrics import Metrics
 metrics = Metrics()
 metrics.predicted("shapes", 1, "vertical", 2)
+metrics.batch("shapes", 1, 2, 0.25)
 metrics.stage("decode", 0.1)
 metrics.exemplar(route="/api/v1/predict", method="POST", seconds=0.1, trace_id="a" * 32)
 metrics.in_flight(3)
@@ -191,7 +192,10 @@ metrics.watch_jobs(lambda: {"running": 1})
 metrics.flush()
 print("started", flush=True)
 for line in sys.stdin:
-    sys.stdout.buffer.write(metrics.render(openmetrics=line == "openmetrics\\n") + b"end\\n")
+    if line == "work\\n":
+        sys.stdout.buffer.write(repr(metrics.work()).encode() + b"\\n")
+    else:
+        sys.stdout.buffer.write(metrics.render(openmetrics=line == "openmetrics\\n") + b"end\\n")
     sys.stdout.flush()
 """
 
@@ -228,6 +232,10 @@ def test_each_of_several_workers_answers_for_all(tmp_path: Path) -> None:
             assert pages[0]["fovea_model_ready model=shapes"] == 0
             assert pages[0]["fovea_model_info model=shapes runtime=fake version=1"] == 1
             assert pages[0]["fovea_jobs state=running"] == 1
+            assert early.stdin is not None
+            assert early.stdout is not None
+            print("work", file=early.stdin, flush=True)
+            assert early.stdout.readline() == "{('shapes', 1): Work(images=4, batches=2, seconds=0.5)}\n"
             late.kill()
             late.wait()
             page = scrape(early)

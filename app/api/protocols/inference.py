@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class InputTensor:
     raw: bytes | memoryview | None = None
     """The elements, row-major and little-endian, each of BYTES with its length in four bytes before it; or None."""
     values: Sequence[Any] | None = None
-    """The elements where `raw` is None: row-major, flat or nested. Those of BYTES are `bytes`."""
+    """The elements where `raw` is None: row-major, flat or in nested lists. Those of BYTES are `bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +212,7 @@ def _elements(tensor: InputTensor, count: int, where: str) -> list[bytes]:
     """The elements of BYTES."""
     elements: list[bytes] = []
     if tensor.raw is None:
-        values = tensor.values or ()
-        elements = [value for row in values for value in (row if isinstance(row, list) else (row,))][: count + 1]
+        _, elements = _flatten(tensor.values or [], where)
         if not all(isinstance(element, bytes) for element in elements):
             raise InvalidRequest(f"{where}: its elements have to be encoded images.")
     else:
@@ -242,30 +242,40 @@ def _array(tensor: InputTensor, shape: tuple[int, ...], where: str) -> npt.NDArr
                 f"{where} has {len(tensor.raw)} bytes; {tensor.datatype} {list(shape)} takes {size * dtype.itemsize}."
             )
         return np.frombuffer(tensor.raw, dtype).reshape(shape)
-    try:
-        values = np.asarray(tensor.values or ())
-    except (ValueError, OverflowError):
-        raise InvalidRequest(
-            f"{where}: its data has to be a flat list of numbers, or lists of equal lengths."
-        ) from None
-    if values.size != size or (values.ndim != 1 and values.shape != shape):
-        raise InvalidRequest(f"{where} has data of the shape {list(values.shape)}, and the shape {list(shape)}.")
-    return _cast(values, dtype, f"{where}: its data").reshape(shape)
+    found, leaves = _flatten(tensor.values or [], where)
+    if math.prod(found) != size or (len(found) != 1 and found != shape):
+        raise InvalidRequest(f"{where} has data of the shape {list(found)}, and the shape {list(shape)}.")
+    return _cast(leaves, tensor.datatype, where).reshape(shape)
 
 
-def _cast(values: npt.NDArray[Any], dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
+def _flatten(lists: Sequence[Any], where: str) -> tuple[tuple[int, ...], list[Any]]:
+    """The shape of nested lists, and what is in them, row-major.
+
+    NumPy would do so too, but of a long string among many short ones it makes an array of long ones: of a small body,
+    more than the memory holds.
+    """
+    shape, leaves = [len(lists)], lists if isinstance(lists, list) else [*lists]
+    while leaves and (kinds := set(map(type, leaves))) & {list}:
+        lengths = set(map(len, leaves)) if kinds == {list} else set()
+        if len(lengths) != 1 or len(shape) == _AXES:
+            raise InvalidRequest(f"{where}: the lists of its data have to be of equal lengths, {_AXES} deep at most.")
+        shape.append(lengths.pop())
+        leaves = [*chain.from_iterable(leaves)]
+    return tuple(shape), leaves
+
+
+def _cast(leaves: list[Any], datatype: str, where: str) -> npt.NDArray[Any]:
     """Numbers of JSON as the datatype that was said of them, if that loses nothing but digits."""
-    if values.dtype.kind == "b" and dtype.kind == "b":
-        return values
-    fits = values.dtype.kind in "iuf" and dtype.kind != "b"
-    if fits:
+    dtype = DTYPES[datatype]
+    if set(map(type, leaves)) <= ({bool} if dtype.kind == "b" else {int, float}):
+        values = np.array(leaves)
         with np.errstate(over="ignore", invalid="ignore"):
             cast = values.astype(dtype)
-        fits = dtype.kind == "f" or np.array_equal(cast, values)
-    if not fits:
-        name = next(name for name, known in DTYPES.items() if known == dtype)
-        raise InvalidRequest(f"{what} has to be numbers that {name} can hold.")
-    return cast
+        if dtype.kind == "f" or np.array_equal(cast, values):
+            return cast
+    raise InvalidRequest(
+        f"{where}: its data has to be {'true or false' if dtype.kind == 'b' else 'numbers'}, as {datatype} has them."
+    )
 
 
 def _classification(output: RequestedOutput, rows: Float32Array, labels: Sequence[str]) -> OutputTensor:

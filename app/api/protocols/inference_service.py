@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import app
 from app.api.pools import run_in
+from app.api.production import production, status_of
 from app.api.protocols.inference import BYTES, IMAGE_BYTES
 from app.api.services import Services
 from app.errors import Conflict, InvalidRequest, NotReady, VersionNotFound
@@ -88,8 +90,10 @@ async def model_ready(services: Services, model: str, version: int | Literal["pr
     Raises:
         InvalidName, ModelNotFound, VersionNotFound, StorageFailed.
     """
+    if services.lifecycle.stopping:
+        return "The service is shutting down."
     if version == "production":
-        status = _status(services, check_name(model, "model"))
+        status = status_of(services, check_name(model, "model"))
         if status is None:
             await asyncio.to_thread(services.registry.versions, model)
             return f"Model {model} is still loading."
@@ -109,21 +113,11 @@ async def metadata(services: Services, model: str, version: int | Literal["produ
     Raises:
         InvalidName, ModelNotFound, VersionNotFound, VersionRefused, StorageFailed.
     """
-    status = _status(services, check_name(model, "model"))
-    serving = status.serving if status is not None else None
+    check_name(model, "model")
+    number = await production(services, model) if version == "production" else version
 
     def read() -> tuple[Manifest, list[int]]:
-        versions = services.registry.versions(model)
-        number = version if version != "production" else serving
-        if number is None:
-            entry = services.registry.production(model)
-            if entry is None:
-                listed = ", ".join(map(str, versions))
-                raise VersionNotFound(
-                    f"Model {model} has no version in production. Promote one, or ask for one by its number: {listed}."
-                )
-            number = entry.version
-        return services.registry.manifest(model, number), versions
+        return services.registry.manifest(model, number), services.registry.versions(model)
 
     manifest, versions = await asyncio.to_thread(read)
     image = manifest.input
@@ -163,7 +157,7 @@ async def load(services: Services, model: str, version: int | Literal["productio
         await classifier.check(model, version)
         return
     await classifier.refresh(model)
-    status = _status(services, model)
+    status = status_of(services, model)
     if status is None or status.production is None:
         raise VersionNotFound(
             f"Model {model} has no version in production, so that there is none to load. Promote one: "
@@ -217,19 +211,15 @@ async def statistics(
     ]
 
 
-def _status(services: Services, model: str) -> ModelStatus | None:
-    return next((status for status in services.classifier.status().models if status.model == model), None)
-
-
 async def _entries(services: Services, model: str) -> list[IndexEntry]:
     """How the versions of a model stand."""
     versions = await asyncio.to_thread(services.registry.versions, model)
-    status, loaded = _status(services, model), services.classifier.loaded()
+    status, loaded = status_of(services, model), services.classifier.loaded()
     return [_entry(model, version, status, loaded) for version in versions]
 
 
 def _entry(
-    model: str, version: int, status: ModelStatus | None, loaded: dict[tuple[str, int], str | None]
+    model: str, version: int, status: ModelStatus | None, loaded: Mapping[tuple[str, int], str | None]
 ) -> IndexEntry:
     if (model, version) in loaded:
         failure = loaded[model, version]

@@ -33,8 +33,6 @@ HEADER_LENGTH = "inference-header-content-length"
 """Bytes of JSON at the beginning of the body; the tensors follow. 0: the body is one encoded image."""
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
-# What the setting `max_files` may be at most; what it is, is checked once the images are read.
-_MOST_IMAGES = 4096
 # JSON before tensors, which are not parsed, but may be copied: encoded images are.
 _LITTLE_JSON, _COPIED = 64 * 1024, 2
 _OCTETS = b"application/octet-stream"
@@ -43,7 +41,7 @@ _OCTETS = b"application/octet-stream"
 class Infer:
     """A request to `/infer`; as `app.api.ways.Inquiry`."""
 
-    __slots__ = ("_binary", "_id", "_json_bytes", "_outputs", "model", "seconds", "version")
+    __slots__ = ("_binary", "_id", "_json_bytes", "_most", "_outputs", "model", "seconds", "version")
 
     def __init__(self, head: Head) -> None:
         self.model = check_name(head.path["model"], "model")
@@ -51,6 +49,7 @@ class Infer:
         self.seconds: float | None = None
         """Within which the body asks for the answer."""
         self._json_bytes = _json_bytes(head)
+        self._most = head.most
         self._id: str | None = None
         self._binary = self._json_bytes == 0
         """Whether outputs are binary that do not say otherwise."""
@@ -79,11 +78,11 @@ class Infer:
         self._outputs = [_output(value, index) for index, value in enumerate(_list(document, "outputs"))]
         tensors = []
         for index, value in enumerate(_list(document, "inputs")):
-            tensor, rest = _input(value, index, rest, binary=self._json_bytes is not None)
+            tensor, rest = self._input(value, index, rest)
             tensors.append(tensor)
         if len(rest):
             raise InvalidRequest(f"The body has {len(rest)} bytes more than JSON and its inputs' binary_data_size.")
-        return read_images(tensors, most=_MOST_IMAGES)
+        return read_images(tensors, most=self._most)
 
     def render(self, answer: Answer, request_id: str) -> Reply:
         outputs = render_outputs(answer, [output for output, _ in self._outputs])
@@ -106,6 +105,31 @@ class Infer:
             return Reply(head)
         length = (HEADER_LENGTH.encode(), b"%d" % len(head))
         return Reply(b"".join((head, *tensors)), _OCTETS, (length,))
+
+    def _input(self, value: Any, index: int, rest: memoryview) -> tuple[InputTensor, memoryview]:
+        """An input, and what is left of the tensors behind the JSON."""
+        where = f"inputs[{index}]"
+        name = _field(value, "name", str, where)
+        datatype = _field(value, "datatype", str, where)
+        shape = _field(value, "shape", list, where)
+        size = _parameters(value, where).get("binary_data_size")
+        data = value.get("data")
+        if size is None:
+            if not isinstance(data, list):
+                raise InvalidRequest(f'{where}: "data" has to be a list, or "binary_data_size" say that it is binary.')
+            if datatype == BYTES:
+                # One more than allowed: that there are too many is found where they are counted.
+                data = [*islice(_decoded(data, where), self._most + 1)]
+            return InputTensor(name, datatype, shape, values=data), rest
+        if data is not None:
+            raise InvalidRequest(f'{where} has both "data" and "binary_data_size".')
+        if self._json_bytes is None:
+            raise InvalidRequest(f"{where} is binary: the header Inference-Header-Content-Length is needed.")
+        if type(size) is not int or not 0 <= size <= len(rest):
+            raise InvalidRequest(
+                f'{where}: "binary_data_size" has to be a number of bytes; {len(rest)} of the body are left for it.'
+            )
+        return InputTensor(name, datatype, shape, raw=rest[:size]), rest[size:]
 
 
 def ways() -> list[Way]:
@@ -161,32 +185,6 @@ def _output(value: Any, index: int) -> tuple[RequestedOutput, bool | None]:
     name = _field(value, "name", str, where)
     parameters = _parameters(value, where)
     return RequestedOutput(name, classification_of(parameters, where)), _flag(parameters, "binary_data", where)
-
-
-def _input(value: Any, index: int, rest: memoryview, *, binary: bool) -> tuple[InputTensor, memoryview]:
-    """An input, and what is left of the tensors behind the JSON."""
-    where = f"inputs[{index}]"
-    name = _field(value, "name", str, where)
-    datatype = _field(value, "datatype", str, where)
-    shape = _field(value, "shape", list, where)
-    size = _parameters(value, where).get("binary_data_size")
-    data = value.get("data")
-    if size is None:
-        if not isinstance(data, list):
-            raise InvalidRequest(f'{where}: "data" has to be a list, or "binary_data_size" say that it is binary.')
-        if datatype == BYTES:
-            # One more than allowed: that there are too many is found where they are counted.
-            data = [*islice(_decoded(data, where), _MOST_IMAGES + 1)]
-        return InputTensor(name, datatype, shape, values=data), rest
-    if data is not None:
-        raise InvalidRequest(f'{where} has both "data" and "binary_data_size".')
-    if not binary:
-        raise InvalidRequest(f"{where} is binary: the header Inference-Header-Content-Length is needed.")
-    if type(size) is not int or not 0 <= size <= len(rest):
-        raise InvalidRequest(
-            f'{where}: "binary_data_size" has to be a number of bytes; {len(rest)} of the body are left for it.'
-        )
-    return InputTensor(name, datatype, shape, raw=rest[:size]), rest[size:]
 
 
 def _decoded(data: list[Any], where: str) -> Iterator[bytes]:
