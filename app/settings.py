@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -11,6 +12,10 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError
+
+_ROUTE = re.compile(r"/|(/[A-Za-z0-9._:-]+)+/?")
+# Our own routes, whose requests have other forms.
+_OWN = ("/api/", "/docs", "/health/", "/metrics", "/openapi.json")
 
 
 class Settings(BaseSettings):
@@ -103,6 +108,27 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="Listen on a non-loopback address without keys: anyone who reaches it may do anything."
     )
+    anonymous: Literal["all", "predict"] = Field(
+        "all", description="What callers may do where there are no keys: everything, or only have images classified."
+    )
+
+    predict_route: str | None = Field(
+        None,
+        validation_alias=AliasChoices("FOVEA_PREDICT_ROUTE", "AIP_PREDICT_ROUTE"),
+        description="A further path at which requests in the form of Vertex AI are answered. Unset: that of "
+        "`AIP_PREDICT_ROUTE`.",
+    )
+    health_route: str | None = Field(
+        None,
+        validation_alias=AliasChoices("FOVEA_HEALTH_ROUTE", "AIP_HEALTH_ROUTE"),
+        description="A further path of `/health/ready`. Unset: that of `AIP_HEALTH_ROUTE`.",
+    )
+    multi_model: Path | None = Field(
+        None,
+        description="Folder below which SageMaker lays the models of a multi-model endpoint, which `POST /models` "
+        "loads. Unset: nothing is loaded by HTTP.",
+    )
+
     access_log: Literal["all", "failures", "none"] = Field(
         "failures", description="Requests that are logged, a line each. `failures`: answered with a status from 400 on."
     )
@@ -135,11 +161,30 @@ class Settings(BaseSettings):
                 "or openvino."
             )
         self.check_executor()
+        self._check_routes()
+        if self.multi_model is not None and self.workers != 1:
+            raise ConfigurationError(
+                f"A multi-model endpoint is one process, which knows what it was told to load, but FOVEA_WORKERS is "
+                f"{self.workers}: set it to 1, or unset FOVEA_MULTI_MODEL."
+            )
         if not self.loopback and self.api_keys is None and not self.allow_anonymous:
             raise ConfigurationError(
                 f"Refusing to listen on {self.host} without API keys: anyone on the network could use, train and "
                 "replace models. Set FOVEA_API_KEYS to a file of keys (make one with `fovea keys new`), or "
                 "FOVEA_HOST=127.0.0.1, or, behind something that authenticates, FOVEA_ALLOW_ANONYMOUS=true."
+            )
+
+    def _check_routes(self) -> None:
+        for name, route in (("PREDICT", self.predict_route), ("HEALTH", self.health_route)):
+            if route is not None and _ROUTE.fullmatch(route) is None:
+                raise ConfigurationError(
+                    f"AIP_{name}_ROUTE (or FOVEA_{name}_ROUTE) is {route[:80]!r}; allowed is a path of letters, digits "
+                    "and any of / . _ : - , like /v1/models/cifar10:predict."
+                )
+        if self.predict_route is not None and self.predict_route.startswith(_OWN):
+            raise ConfigurationError(
+                f"AIP_PREDICT_ROUTE (or FOVEA_PREDICT_ROUTE) is {self.predict_route!r}, a route of the service's own, "
+                "whose requests have another form. Choose another path, like /vertex/predict."
             )
 
     def check_executor(self) -> None:

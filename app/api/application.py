@@ -34,12 +34,12 @@ class Application(Starlette):
     def __init__(self, services: Services, lifespan: Lifespan[Any]) -> None:
         super().__init__(lifespan=lifespan)
         self.state.services = services
-        others = protocols.ways()
+        others = protocols.ways(services.settings)
         self.ways = [predict.lone(), *others]
         """The routes that answer images, for who answers past ASGI."""
         self._plain = [predict.route(), *health.routes(), *metrics.routes()]
         self._short = {(method, route.path): route for route in self._plain for method in route.methods or ()}
-        self._protocols = protocols.routes(others)
+        self._protocols = protocols.routes(others, services.settings)
         self._prefixes = {_prefix(route.path) for route in self._protocols}
         self._building: asyncio.Task[Framework] | None = None
         # From the innermost to the outermost.

@@ -71,7 +71,8 @@ def banner(services: Services, address: str, url: str) -> str:
 def _keys(services: Services) -> str:
     if services.keys is not None:
         return f"needed; they are in {services.settings.api_keys} (FOVEA_API_KEYS)"
-    return "none needed: whoever reaches the address may do everything"
+    allowed = "do everything" if services.settings.anonymous == "all" else "have images classified, and nothing else"
+    return f"none needed: whoever reaches the address may {allowed}"
 
 
 def _describe(registry: Registry, model: ModelStatus) -> str:

@@ -30,6 +30,12 @@ class UnsupportedMediaType(errors.InvalidRequest):
     code = "unsupported_media_type"
 
 
+class NotAcceptable(errors.InvalidRequest):
+    """The client accepts only media types in which there is no answer."""
+
+    code = "not_acceptable"
+
+
 class MisdirectedRequest(errors.InvalidRequest):
     """A Host header that is not this machine, at a service without keys: a sign of DNS rebinding."""
 
@@ -85,6 +91,7 @@ KINDS: Mapping[type[errors.FoveaError], Kind] = {
     errors.StorageFailed: Kind(507, "Storage failed"),
     errors.ConfigurationError: Kind(500, "Wrong configuration"),
     errors.TrainingFailed: Kind(500, "Training failed"),
+    NotAcceptable: Kind(406, "Not acceptable"),
     UnsupportedMediaType: Kind(415, "Unsupported media type"),
     MisdirectedRequest: Kind(421, "Unknown host name"),
     CrossSiteRequest: Kind(403, "Request from another site"),

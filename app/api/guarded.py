@@ -31,7 +31,7 @@ class GuardedRoute(APIRoute):
         if scope["method"] in (self.methods or ()):
             services = services_of(scope)
             if self.scopes is not None:
-                security.authorize(services.keys, scope, self.scopes)
+                security.authorize(services.keys, scope, self.scopes, anonymous=services.settings.anonymous)
             check_query(scope, tuple(parameter.alias for parameter in self.dependant.query_params))
             if self.body_field is not None:
                 headers = Headers(scope=scope)

@@ -13,6 +13,7 @@ from app.api.guarded import GuardedRoute
 from app.api.protocols import documents as protocols
 from app.api.routes import PlainRoute
 from app.api.security import SCOPES
+from app.settings import Settings
 
 _PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 _EVERYWHERE = ("unauthorized", "forbidden", "error")
@@ -84,7 +85,11 @@ def build(app: FastAPI) -> dict[str, Any]:
     paths: dict[str, Any] = document["paths"]
     _drop_foreign_errors(paths)
     _restore_examples(app, paths)
-    document["paths"] = {**predict_document.paths(problems), **paths, **_PLAIN, **protocols.paths()}
+    settings: Settings = app.state.services.settings
+    # A route that the settings name may be one that is there already.
+    there = {route.path_format for route in app.routes if isinstance(route, (GuardedRoute, PlainRoute))}
+    others = {path: item for path, item in protocols.paths(settings).items() if path in there}
+    document["paths"] = {**others, **predict_document.paths(problems), **paths, **_PLAIN}
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(
         {"Problem": PROBLEM_SCHEMA, **predict_document.SCHEMAS, **protocols.SCHEMAS}

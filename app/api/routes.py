@@ -70,7 +70,8 @@ class PlainRoute(Route):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through to the endpoint, or raise the domain's error for why not."""
         if self.scopes is not None and scope["method"] in (self.methods or ()):
-            security.authorize(services_of(scope).keys, scope, self.scopes)
+            services = services_of(scope)
+            security.authorize(services.keys, scope, self.scopes, anonymous=services.settings.anonymous)
         await super().handle(scope, receive, send)
 
 

@@ -162,17 +162,28 @@ def presented_key(scope: ASGIScope) -> str | None:
     return headers.get("x-api-key")
 
 
-def authorize(keys: Keys | None, scope: ASGIScope, allowed: frozenset[Scope]) -> None:
+def authorize(
+    keys: Keys | None,
+    scope: ASGIScope,
+    allowed: frozenset[Scope],
+    *,
+    anonymous: Literal["all", "predict"] = "all",
+) -> None:
     """Let the request through, or raise; remembers the key's name in `scope` for those who ask who called.
 
-    Without `keys` everybody may do everything: such a service listens on loopback only, unless it was told
-    otherwise (`Settings.check`).
+    Without `keys` everybody may do everything, or what the scope `predict` allows (`anonymous`): such a service
+    listens on loopback only, unless it was told otherwise (`Settings.check`).
 
     Raises:
         Unauthorized: no key, or an unknown one.
-        Forbidden: the key has none of the scopes in `allowed`.
+        Forbidden: the key has none of the scopes in `allowed`, or callers without keys may not.
     """
     if keys is None:
+        if anonymous == "predict" and "predict" not in allowed:
+            raise Forbidden(
+                "Without API keys this service only classifies images (FOVEA_ANONYMOUS=predict). What changes models "
+                "or trains needs FOVEA_API_KEYS, or FOVEA_ANONYMOUS=all."
+            )
         return
     presented = presented_key(scope)
     if presented is None:

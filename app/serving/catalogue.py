@@ -162,6 +162,19 @@ class Catalogue:
         engines = [engine for engine in self._shelf.engines if not engine.retired]
         return {(engine.loaded.model, engine.loaded.version): engine.failure for engine in engines}
 
+    async def forget(self, name: str) -> None:
+        """Stop answering for a model that is no longer in the store; its engine closes after its last user.
+
+        Raises:
+            ModelNotFound: there is none of that name.
+        """
+        model = await self._model(name)
+        async with model.lock:
+            if self._models.pop(name, None) is not None and model.engine is not None:
+                self._shelf.retire(model.engine)
+                model.engine = None
+        self._notice_choice()
+
     def status(self) -> Status:
         """How every model of the store stands."""
         models = {name: _status(model) for name, model in sorted(self._models.items())}

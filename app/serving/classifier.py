@@ -255,6 +255,14 @@ class Classifier:
         """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
         return self._catalogue.loaded()
 
+    async def forget(self, model: str) -> None:
+        """Serve a model no longer that was removed from the store; its last requests are answered.
+
+        Raises:
+            ModelNotFound: none of that name is served.
+        """
+        await self._catalogue.forget(model)
+
     async def _loaded(self, model: str | None, version: int | None, deadline: float) -> Engine:
         """The engine for a request, which may have to be loaded first; errors as of `classify`."""
         if deadline == math.inf:

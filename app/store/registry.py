@@ -136,6 +136,15 @@ class Registry:
             version += 1
         return version
 
+    def remove(self, model: str) -> None:
+        """Remove a model with its versions and its log; only for stores in which models come and go.
+
+        Raises:
+            InvalidName, ModelNotFound, StorageFailed.
+        """
+        if not self._storage.remove(check_name(model, "model")):
+            raise ModelNotFound(self._no_model(model))
+
     # Promotions
 
     def promotions(self, model: str) -> list[Promotion]:

@@ -76,6 +76,10 @@ class Storage(Protocol):
         """A local path with what is kept under `key`."""
         ...
 
+    def remove(self, key: str) -> bool:
+        """Make the folder `key` disappear, whole; False if there is none."""
+        ...
+
     def clean(self) -> int:
         """Remove what processes that died left in staging; returns how many folders that were."""
         ...
@@ -159,6 +163,14 @@ class LocalStorage:
 
     def local(self, key: str) -> Path:
         return self._path(key)
+
+    def remove(self, key: str) -> bool:
+        with self._translated("written"), self.staging() as folder:
+            try:
+                self._path(key).rename(folder / "removed")
+            except FileNotFoundError:
+                return False
+            return True
 
     def clean(self) -> int:
         removed = 0

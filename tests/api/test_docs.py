@@ -149,7 +149,7 @@ async def test_guarded_operations_say_which_scope_they_need(api: API) -> None:
     assert found["/api/v1/predict", "post"]["description"].endswith("scope `predict` or `admin`.")
     assert "security" not in found["/health/live", "get"]
     guarded = {path for path, operation in found.items() if "security" in operation}
-    probes = {where for where in found if re.search(r"^/(health/|metrics$)|^/v2/.*(/ready|/live)$", where[0])}
+    probes = {where for where in found if re.search(r"^/(health/|metrics$|ping$)|^/v2/.*(/ready|/live)$", where[0])}
     assert guarded == set(found) - probes
 
 

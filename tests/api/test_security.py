@@ -45,6 +45,7 @@ PUBLIC = {
     "/v2/health/ready",
     "/v2/models/{model}/ready",
     "/v2/models/{model}/versions/{version}/ready",
+    "/ping",
 }
 
 

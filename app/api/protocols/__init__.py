@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.api.protocols import kserve, openinference, openinference_models, tfserving, tfserving_models
+from starlette.routing import Match
+
+from app.api.protocols import (
+    kserve,
+    openinference,
+    openinference_models,
+    sagemaker,
+    sagemaker_models,
+    tfserving,
+    tfserving_models,
+    vertex,
+)
 from app.api.protocols.routing import ProtocolRoute, route_of
-from app.api.ways import Way
+from app.api.ways import Way, Ways
+from app.settings import Settings
 
 
-def ways() -> list[Way]:
+def ways(settings: Settings) -> list[Way]:
     """All that answer images."""
-    return [*tfserving.ways(), *openinference.ways()]
+    found = [*tfserving.ways(), *openinference.ways(), *sagemaker.ways(), *sagemaker_models.ways()]
+    route = settings.predict_route
+    # Where there is one already it is meant.
+    taken = route is not None and Ways(found).find(route.encode()) is not None
+    return [*found, *vertex.ways(None if taken else route)]
 
 
-def routes(ways: Sequence[Way]) -> list[ProtocolRoute]:
+def routes(ways: Sequence[Way], settings: Settings) -> list[ProtocolRoute]:
     """The routes of `ways`, and all others of the protocols."""
-    return [*map(route_of, ways), *tfserving_models.routes(), *kserve.routes(), *openinference_models.routes()]
+    found = [
+        *map(route_of, ways),
+        *tfserving_models.routes(),
+        *kserve.routes(),
+        *openinference_models.routes(),
+        *sagemaker.routes(),
+        *sagemaker_models.routes(),
+    ]
+    route = settings.health_route
+    scope = {"type": "http", "method": "GET", "path": route or "", "root_path": ""}
+    taken = route is not None and any(each.matches(scope)[0] is Match.FULL for each in found)
+    return [*found, *vertex.routes(None if taken else route)]
