@@ -66,27 +66,28 @@ ARG REVISION=unknown
 LABEL org.opencontainers.image.title="fovea" \
       org.opencontainers.image.description="Image classification as a service you run yourself" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
+      com.amazonaws.sagemaker.capabilities.multi-models="true"
 # The user is a number, so that Kubernetes can see that it is not root; it needs no entry in /etc/passwd.
 # The two folders are its own, so that a named volume mounted there starts as a copy that it may write to;
 # everything else belongs to root. With a read-only root file system the shipped models are read-only too.
 RUN mkdir -p /app/model_store /app/workspace && chown 10001:10001 /app/model_store /app/workspace
 COPY --chown=10001:10001 model_store /app/model_store
+# Port, store and workspace stay at their defaults, 8000 and folders below /app: what is set here would win over what
+# SageMaker and Vertex AI say.
 ENV PATH=/opt/fovea/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     FOVEA_HOST=0.0.0.0 \
-    FOVEA_PORT=8000 \
-    FOVEA_MODEL_STORE=/app/model_store \
-    FOVEA_WORKSPACE=/app/workspace \
     FOVEA_LOG_FORMAT=json
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['FOVEA_PORT'] + '/health/live', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + next(filter(None, map(os.environ.get, ('FOVEA_PORT', 'AIP_HTTP_PORT', 'SAGEMAKER_BIND_TO_PORT'))), '8000') + '/health/live', timeout=4)"]
 ENTRYPOINT ["fovea"]
 CMD ["serve"]
 

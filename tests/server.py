@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ _START_SECONDS = 60
 class Server:
     """A running server. `client` talks to it; `output` and `log` are what it said on stdout and stderr so far."""
 
-    def __init__(self, folder: Path, *, wait: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, wait: bool = True, variables: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
         """Start it and wait for its banner, which it prints when every model was loaded or refused.
 
         Args:
             folder: holds `store` and `workspace`; made if missing. Servers in the same folder share them.
+            variables: of the environment, that are no settings.
             wait: False: return at once; `announced` waits, and sets `url` and `client`.
-            settings: of `app.settings.Settings`, by their names there.
+            settings: of `app.settings.Settings`, by their names there; None leaves one unset.
         """
         values: dict[str, Any] = {
             "port": 0,
@@ -43,6 +46,7 @@ class Server:
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FOVEA_")}
         environment |= {f"FOVEA_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+        environment |= variables or {}
         self.folder = folder
         self.output = ""
         self.log = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 def serve(host: str | None, port: int | None, workers: str | None) -> None:
     """Start the service.
 
+    In a container of Amazon SageMaker or Vertex AI it takes port, routes and model from their
+    variables; docs/deployment.md has the calls.
+
     It stops on SIGTERM or Ctrl-C after the requests in flight. A training job that runs goes on
     by itself, and the next start takes it over.
     """
@@ -43,12 +47,16 @@ def run(settings: Settings) -> None:
         SystemExit: a worker process did not end in good order.
     """
     from app.api import listening, logs
+    from app.commands import hosted
     from app.cores import available_cores
     from app.serving.sizing import Sizing
 
     logs.configure(settings.log_format, settings.log_level)
+    settings, platform = hosted.settle(settings, os.environ)
     settings.check()
     listener = listening.listen(settings)
+    if platform is not None:
+        settings = hosted.take_in(settings, platform)
     cores = available_cores()
     processes: int | None
     if settings.workers != "auto":

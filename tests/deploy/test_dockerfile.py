@@ -94,6 +94,19 @@ def test_settings_in_the_image_exist(stages: dict[str, Stage], target: str) -> N
     assert not settings.allow_anonymous
 
 
+@pytest.mark.parametrize("target", ["serve", "full"])
+def test_an_image_leaves_to_a_platform_what_it_decides(stages: dict[str, Stage], target: str) -> None:
+    """What the image sets would win over SageMaker's and Vertex AI's variables; the defaults mean the same places."""
+    assert not {"FOVEA_PORT", "FOVEA_MODEL_STORE", "FOVEA_WORKSPACE"} & environment(stages, target).keys()
+    folder = Path(last(stages, target, "WORKDIR"))
+    fields = Settings.model_fields
+    for name in ("model_store", "workspace"):
+        assert str(folder / fields[name].default) == f"/app/{name}"
+    assert last(stages, target, "EXPOSE") == str(fields["port"].default)
+    for capability in ("accept-bind-to-port", "multi-models"):
+        assert f'com.amazonaws.sagemaker.capabilities.{capability}="true"' in stages["runtime"].all("LABEL")[0]
+
+
 def test_only_the_full_image_has_what_trains(stages: dict[str, Stage]) -> None:
     """Each image's environment comes from its own part of the lock."""
     assert stages["serve"].all("COPY") == ["--from=build-serve /opt/fovea /opt/fovea"]
