@@ -348,3 +348,63 @@ def test_only_the_sender_reaches_ray_from_outside(ray: list[Manifest]) -> None:
     assert peer["podSelector"]["matchLabels"].items() <= trainer.items()
     outgoing = find(ray, "NetworkPolicy", "fovea-trainer-to-ray")["spec"]["egress"]
     assert outgoing[0]["ports"] == sender["ports"]
+
+
+@pytest.fixture(scope="module")
+def kserve() -> list[Manifest]:
+    return render("overlays/kserve")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kserves_runtime_is_a_pod_that_fits_its_schema(kserve: list[Manifest], version: str) -> None:
+    """KServe's kinds are not among the schemas: what is a pod in them is checked as one, the few other fields here."""
+    runtime, service = find(kserve, "ServingRuntime", "fovea"), find(kserve, "InferenceService", "cifar10")
+    assert len(kserve) == 2
+    assert {m["metadata"]["namespace"] for m in kserve} == {"fovea"}
+    assert (runtime["apiVersion"], service["apiVersion"]) == ("serving.kserve.io/v1alpha1", "serving.kserve.io/v1beta1")
+    spec = runtime["spec"]
+    assert spec.keys() == {"annotations", "supportedModelFormats", "protocolVersions", "containers", "volumes"}
+    assert spec["supportedModelFormats"] == [{"name": "fovea", "version": "1", "autoSelect": True}]
+    assert set(spec["protocolVersions"]) <= {"v1", "v2", "grpc-v1", "grpc-v2"}
+    assert service["spec"].keys() == {"predictor"}
+    predictor = dict(service["spec"]["predictor"])
+    own = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "timeout", "model"}
+    model = {name: predictor.pop(name) for name in own}["model"]
+    pod = {"containers": spec["containers"], "volumes": spec["volumes"], **predictor}
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": pod}
+    kubernetes_validate.validate(manifest, version, strict=True)
+    assert model.keys() == {"runtime", "modelFormat", "protocolVersion", "storageUri"}
+    assert model["modelFormat"].items() <= spec["supportedModelFormats"][0].items()
+    assert model["runtime"] == runtime["metadata"]["name"]
+    assert model["protocolVersion"] in spec["protocolVersions"]
+
+
+def test_kserves_pods_are_as_closed_as_the_others_and_serve_the_same_store(
+    kserve: list[Manifest], base: list[Manifest]
+) -> None:
+    """The restricted standard, the routes that are there, no rights, and the claim that the trainer writes to."""
+    spec = find(kserve, "ServingRuntime", "fovea")["spec"]
+    predictor = find(kserve, "InferenceService", "cifar10")["spec"]["predictor"]
+    [container] = spec["containers"]
+    assert (container["name"], container["image"], container["args"]) == ("kserve-container", "fovea:0.1.0", ["serve"])
+    serving = find(base, "Deployment", "fovea-serving")["spec"]["template"]["spec"]["containers"][0]
+    assert {**serving["securityContext"], "runAsNonRoot": True, "runAsUser": 10001} == {
+        name: value for name, value in container["securityContext"].items() if name != "seccompProfile"
+    }
+    assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert predictor["automountServiceAccountToken"] is False
+    for kind in ("startup", "liveness", "readiness"):
+        ours, theirs = container[f"{kind}Probe"], serving[f"{kind}Probe"]
+        assert ours["httpGet"]["path"] == theirs["httpGet"]["path"]
+    variables = environment(kserve, container)
+    assert int(variables["FOVEA_PORT"]) == container["ports"][0]["containerPort"] == 8080
+    assert spec["annotations"]["prometheus.kserve.io/port"] == variables["FOVEA_PORT"]
+    assert variables["FOVEA_MODEL_STORE"] == "/mnt/models"
+    settings = Settings.model_validate(
+        {name.removeprefix("FOVEA_").lower(): value or "2" for name, value in variables.items()}
+    ).model_copy(update={"host": "0.0.0.0"})
+    settings.check()
+    assert settings.anonymous == "predict"
+    assert predictor["terminationGracePeriodSeconds"] > Settings.model_fields["shutdown_grace"].default + 5
+    claims = {m["metadata"]["name"] for m in base if m["kind"] == "PersistentVolumeClaim"}
+    assert predictor["model"]["storageUri"].removeprefix("pvc://") in claims
