@@ -18,7 +18,8 @@ from app.api.bodies import RAW_TYPES, media_type, printable
 from app.api.errors import NotAcceptable, UnsupportedMediaType
 from app.api.protocols.encoded import GROWTH, check_count, parse_object
 from app.api.protocols.failures import ErrorText
-from app.api.protocols.instances import check_fields, read_instances
+from app.api.protocols.fields import check_fields
+from app.api.protocols.inputs import Inputs
 from app.api.protocols.npy import read_npy, write_npy
 from app.api.protocols.routing import ProtocolRoute
 from app.api.routes import public
@@ -50,6 +51,7 @@ class Invocation:
                 f"Content-Type {printable(self._kind)!r} is not accepted here. Allowed: {_ALLOWED}."
             )
         self._accepted = accepted(head.headers.get("accept", ""))
+        self._inputs = Inputs(head.most)
         self._most = head.most
 
     def images(self, body: bytes) -> Sequence[Image]:
@@ -58,7 +60,7 @@ class Invocation:
         if self._kind == "application/json":
             document = parse_object(body)
             check_fields(document, ("instances",))
-            return read_instances(document, self._most)
+            return self._inputs.rows(document.get("instances"), "instances")
         if self._kind == "application/x-npy":
             array = read_npy(body)
             if array.ndim not in (3, 4):
@@ -72,6 +74,7 @@ class Invocation:
         return (body,)
 
     def render(self, answer: Answer, request_id: str) -> Reply:
+        self._inputs.check(answer.model, answer.input)
         for result in answer.results:
             if isinstance(result, FoveaError):
                 raise result

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from app.api.bodies import Limits, read_body
 from app.api.protocols.encoded import parse_object
 from app.api.protocols.failures import ErrorText
-from app.api.protocols.instances import check_fields
+from app.api.protocols.fields import check_fields
 from app.api.protocols.routing import ProtocolRoute
 from app.api.protocols.sagemaker import Invocation, growth
 from app.api.routes import check_query, requires

@@ -14,7 +14,8 @@ import orjson
 from app.api import health
 from app.api.protocols.encoded import GROWTH, parse_object
 from app.api.protocols.failures import ErrorText
-from app.api.protocols.instances import check_fields, read_instances
+from app.api.protocols.fields import check_fields
+from app.api.protocols.inputs import Inputs
 from app.api.protocols.routing import ProtocolRoute
 from app.api.ways import Head, Reply, Way
 from app.errors import FoveaError, InvalidRequest
@@ -35,7 +36,7 @@ class Predict:
     version: int | Literal["production"] = "production"
 
     def __init__(self, head: Head) -> None:
-        self._images = head.most
+        self._inputs = Inputs(head.most)
         self._threshold = 0.0
         self._most = DEFAULT_PREDICTIONS
 
@@ -43,9 +44,10 @@ class Predict:
         document = parse_object(body)
         check_fields(document, ("instances", "parameters"))
         self._read_parameters(document.get("parameters"))
-        return read_instances(document, self._images)
+        return self._inputs.rows(document.get("instances"), "instances")
 
     def render(self, answer: Answer, request_id: str) -> Reply:
+        self._inputs.check(answer.model, answer.input)
         predictions: list[dict[str, Any]] = []
         for result in answer.results:
             if isinstance(result, FoveaError):

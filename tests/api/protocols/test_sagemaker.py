@@ -125,7 +125,7 @@ def header(text: str, version: int = 1) -> bytes:
         ("application/json", b"{", 400, ["not JSON"]),
         ("application/json", b'{"instances": []}', 400, ["instances"]),
         ("application/json", b'{"inputs": [1]}', 400, ["inputs", "instances"]),
-        ("application/json", b'{"instances": [{"b64": "AA==", "c": 1}]}', 400, ["instances[0]", "2 keys"]),
+        ("application/json", b'{"instances": [{"b64": "AA==", "c": 1}]}', 400, ["instances[0]", "there are 2"]),
         ("application/json", b'{"instances": [[["x"]]]}', 400, ["instances[0]"]),
         ("application/json", b'{"instances": [[[1]]]}', 400, ["[1, 1]", "[28, 28, 1]"]),
         ("application/x-image", b"no picture", 415, []),

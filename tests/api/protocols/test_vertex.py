@@ -60,7 +60,8 @@ def test_parameters_bound_the_classes(server: Server) -> None:
         ({"instances": [ENCODED], "parameters": {"maxPredictions": True}}, "whole number"),
         ({"instances": [ENCODED], "parameters": {"maxPredictions": 0}}, "whole number"),
         ({"instances": [ENCODED], "parameters": {"confidenceThreshold": "x"}}, "from 0 to 1"),
-        ({"instances": [{"a": ENCODED, "b": 1}]}, "2 keys"),
+        ({"instances": [{"a": ENCODED, "b": 1}]}, "there are 2"),
+        ({"instances": [{"a": ENCODED}]}, "'image_bytes' for encoded images"),
         ({"instances": [{"b64": "?"}]}, "instances[0]"),
     ],
 )
