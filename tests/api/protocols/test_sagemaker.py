@@ -71,6 +71,18 @@ def test_every_kind_of_body_is_answered_as_by_our_own_route(
     }
 
 
+def test_arrays_mean_the_same_in_either_order(server: Server) -> None:
+    """NumPy writes some arrays by columns: the images of a batch are not mixed up."""
+    batch = np.stack([np.full((28, 28, 1), level, np.uint8) for level in (0, 100, 255)])
+    headers = {"Content-Type": "application/x-npy"}
+    rows, columns = (
+        server.client.post(PATH, content=npy(array), headers=headers).json()["predictions"]
+        for array in (batch, np.asfortranarray(batch))
+    )
+    assert rows == columns
+    assert rows[0] != rows[1] != rows[2]
+
+
 def test_json_holds_encoded_images_and_tensors_together(server: Server) -> None:
     """Bare, under a key, or as numbers: one row an instance."""
     instances = [ENCODED, {"image": ENCODED}, pixels().tolist()]
@@ -240,7 +252,7 @@ async def test_models_are_loaded_asked_and_unloaded_by_sagemakers_names(endpoint
 async def test_a_model_that_is_refused_is_not_there_afterwards(endpoint: API, tmp_path: Path) -> None:
     """Neither one whose files were changed, nor one whose golden examples come out otherwise."""
     changed = lay(tmp_path, "changed")
-    (changed / "golden" / "0.png").write_bytes(b"other")
+    (changed / "more.txt").write_text("not in its manifest")
     wrong = lay(tmp_path, "wrong", forge=lambda images, rows: (images, rows[::-1].copy()))
     for name, folder in (("changed", changed), ("wrong", wrong)):
         answer = await endpoint.client.post("/models", json={"model_name": name, "url": str(folder)})
