@@ -91,6 +91,10 @@ class Metrics:
         """Say whether this process can answer for the model."""
         self._instruments.model_ready.labels(model).set(1 if ready else 0)
 
+    def gone(self, model: str) -> None:
+        """Say no more of whether the model is ready: it is not meant to be. Only where one process serves alone."""
+        self._instruments.model_ready.remove(model)
+
     def swapped(self, model: str) -> None:
         """Count that a model's answers come from another version from now on."""
         self._instruments.swaps.labels(model).inc()

@@ -170,9 +170,11 @@ class Catalogue:
         """
         model = await self._model(name)
         async with model.lock:
-            if self._models.pop(name, None) is not None and model.engine is not None:
-                self._shelf.retire(model.engine)
-                model.engine = None
+            if self._models.pop(name, None) is not None:
+                self._metrics.gone(name)
+                if model.engine is not None:
+                    self._shelf.retire(model.engine)
+                    model.engine = None
         self._notice_choice()
 
     def status(self) -> Status:

@@ -32,6 +32,21 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "store")
 
 
+def test_a_model_can_be_removed_whole(registry: Registry) -> None:
+    """With its versions and its log, and others stay; its numbers begin anew."""
+    add_version(registry, "cats")
+    registry.promote("cats", 1, by="test")
+    add_version(registry, "dogs")
+    registry.remove("cats")
+    assert registry.models() == ["dogs"]
+    with pytest.raises(ModelNotFound):
+        registry.remove("cats")
+    with pytest.raises(InvalidName):
+        registry.remove("../cats")
+    assert add_version(registry, "cats") == 1
+    assert registry.production("cats") is None
+
+
 class TestRegister:
     def test_versions_are_numbered_from_one(self, registry: Registry) -> None:
         """The first version of a model is 1, the next 2; other models count for themselves."""

@@ -243,6 +243,9 @@ async def test_models_are_loaded_asked_and_unloaded_by_sagemakers_names(endpoint
             assert (await gone).status_code == 404
         answer = await client.post(f"/models/{name}/invoke", content=IMAGE, headers={"Content-Type": "image/png"})
         assert answer.status_code == 404
+    metrics = (await client.get("/metrics")).text
+    ready = [line for line in metrics.splitlines() if line.startswith("fovea_model_ready{")]
+    assert len(ready) == 1  # nobody is warned of what was unloaded
     # As after its eviction: the same name again.
     answer = await client.post("/models", json={"model_name": names[0], "url": str(tmp_path / "models/0/model")})
     assert answer.status_code == 200, answer.text
