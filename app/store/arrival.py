@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.errors import InvalidRequest, VersionRefused
+from app.errors import InvalidRequest, StorageFailed, VersionRefused
 from app.store.manifest import MANIFEST, Manifest
 from app.store.registry import Registry
 
@@ -67,13 +67,20 @@ def adopt(folder: Path, registry: Registry, *, by: str, name: str | None = None)
     """
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise StorageFailed(f"The {MANIFEST} in {folder} cannot be read: {error.strerror or error}.") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise VersionRefused(f"The {MANIFEST} in {folder} is not valid: {where}: {first['msg']}.") from error
     model = name or manifest.model
     with registry.staging() as staged:
-        shutil.copytree(folder, staged, symlinks=True, dirs_exist_ok=True, copy_function=_link)
+        try:
+            shutil.copytree(folder, staged, symlinks=True, dirs_exist_ok=True, copy_function=_link)
+        except OSError as error:
+            # Of several files at once it has a list of them, each with its reason.
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            raise StorageFailed(f"{folder} cannot be copied: {reason or error}.") from error
         version = registry.register(staged, manifest.model_copy(update={"model": model}))
     if (files := registry.manifest(model, version).files) != manifest.files:
         differing = sorted(file for file, _ in files.items() ^ manifest.files.items())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import http.server
 import json
+import os
 import shutil
 import socket
 import threading
@@ -244,7 +246,13 @@ def test_a_store_is_served_where_it_lies_and_a_version_becomes_a_store(tmp_path:
     assert hosted.take_in(chosen, Platform(SAGEMAKER, 8080, laid)) == chosen
 
 
-def test_what_is_no_model_stops_the_start_with_what_is_expected(tmp_path: Path) -> None:
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EXDEV, "another file system")
+
+
+def test_what_is_no_model_stops_the_start_with_what_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not a service that never becomes ready."""
     laid = tmp_path / "model"
     settings = Settings(workspace=tmp_path / "workspace")
@@ -265,6 +273,10 @@ def test_what_is_no_model_stops_the_start_with_what_is_expected(tmp_path: Path) 
     shutil.rmtree(laid)
     shutil.copytree(version_folder(tmp_path), laid)
     (laid / "golden" / "0.png").write_bytes(b"other")
+    assert "golden/0.png" in refusal()
+    (laid / "golden" / "0.png").unlink()
+    os.mkfifo(laid / "golden" / "0.png")
+    monkeypatch.setattr("os.link", refuse)  # as between file systems
     assert "golden/0.png" in refusal()
     (laid / "model.json").write_text("{}")
     assert "model.json" in refusal()

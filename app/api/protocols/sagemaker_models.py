@@ -181,8 +181,12 @@ def _allowed(services: Services, url: str) -> Path:
         raise InvalidRequest('"url" is no path.') from None
     if not folder.is_relative_to(root.resolve()):
         raise InvalidRequest(f'"url" is not allowed. Allowed: a folder below {root}.')
-    version = find_version(folder)
-    size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+    try:
+        version = find_version(folder)
+        size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+    except OSError as error:
+        # Such as a name that is longer than any can be.
+        raise InvalidRequest(f'What "url" names cannot be read: {error.strerror or error}.') from None
     free = free_memory()
     if free is not None and size * _MEMORY_FACTOR > free:
         # SageMaker unloads others then, and tries again.

@@ -278,6 +278,7 @@ async def test_only_what_sagemaker_laid_down_is_loaded(endpoint: API, tmp_path: 
         ({"model_name": "x", "url": f"{models}/out"}, "below"),
         ({"model_name": "x", "url": f"{models}/none"}, "no such folder"),
         ({"model_name": "x", "url": "\0"}, "url"),
+        ({"model_name": "x", "url": f"{models}/{'x' * 5000}"}, "too long"),
         ({"model_name": "x", "url": str(models), "more": 1}, "unknown field 'more'"),
     ]
     for body, words in wrong:
