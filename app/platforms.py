@@ -20,6 +20,8 @@ _PORT = 8080
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the platform's own network, see `settle`
 # SageMaker kills 30 seconds after SIGTERM; the kernel ends us some seconds after the grace, if all else fails.
 _GRACE = 20.0
+# Both give up a request after 60 seconds; who asks shall hear what became of it.
+_TIMEOUT = 55.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def settle(settings: Settings, platform: Platform) -> Settings:
         "port": platform.port,
         "executor": "none",
         "shutdown_grace": _GRACE,
+        "request_timeout": _TIMEOUT,
         "multi_model": platform.multi_model,
     }
     if settings.api_keys is None:

@@ -138,7 +138,7 @@ _FORMS: dict[str, Form] = {
     ),
     "SageMaker, image": Form("/invocations", lambda image, _: image, "application/x-image"),
     "SageMaker, npy": Form("/invocations", lambda _, values: _npy(values), "application/x-npy"),
-    "Vertex AI, b64": Form("/predict", lambda image, _: _dump({"instances": [_b64(image)]})),
+    "Vertex AI, b64": Form("/vertex/predict", lambda image, _: _dump({"instances": [_b64(image)]})),
 }
 
 

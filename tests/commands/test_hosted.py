@@ -212,6 +212,7 @@ def test_what_is_set_explicitly_wins_over_the_platform(tmp_path: Path) -> None:
     settled = settle(Settings(), Platform(SAGEMAKER, 8080, tmp_path))
     assert (settled.host, settled.port, settled.executor, settled.anonymous) == ("0.0.0.0", 8080, "none", "predict")
     assert settled.shutdown_grace + 5 < 30
+    assert settled.request_timeout < 60
     settled.check()
     chosen = Settings(port=1, allow_anonymous=False, shutdown_grace=3)
     settled = settle(chosen, Platform(VERTEX, 8080, None))

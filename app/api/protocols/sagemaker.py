@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from app.api.services import services_of
 from app.api.ways import JSON, Head, Reply, Way
 from app.errors import FoveaError, InvalidRequest
 from app.names import check_name
+from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
 from app.serving.tensors import Image, Tensor
 
@@ -81,6 +83,8 @@ class Invocation:
         return Reply(_RENDERERS[self._accepted](answer), self._accepted)
 
 
+# Clients send the same few.
+@lru_cache(maxsize=64)
 def accepted(header: str) -> bytes:
     """The media type of the answer that a client accepts, by the header `Accept`: JSON where it has no other wish.
 
@@ -141,13 +145,13 @@ def _target(headers: Mapping[str, str]) -> str | None:
     return None if target is None else check_name(target.lstrip("/").removesuffix(".tar.gz"), "model")
 
 
-def _rows(answer: Answer) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.stack([result for result in answer.results if not isinstance(result, FoveaError)])
+def _results(answer: Answer) -> list[Float32Array]:
+    return [result for result in answer.results if not isinstance(result, FoveaError)]
 
 
 def _json(answer: Answer) -> bytes:
     document = {
-        "predictions": _rows(answer).tolist(),
+        "predictions": [result.tolist() for result in _results(answer)],
         "labels": answer.labels,
         "model": answer.model,
         "version": answer.version,
@@ -156,12 +160,12 @@ def _json(answer: Answer) -> bytes:
 
 
 def _csv(answer: Answer) -> bytes:
-    return "".join(f"{','.join(map(repr, row))}\n" for row in _rows(answer).tolist()).encode()
+    return "".join(f"{','.join(map(repr, result.tolist()))}\n" for result in _results(answer)).encode()
 
 
 # The first is the one where anything will do.
 _RENDERERS: dict[bytes, Callable[[Answer], bytes]] = {
     JSON: _json,
-    NPY: lambda answer: write_npy(_rows(answer)),
+    NPY: lambda answer: write_npy(np.stack(_results(answer))),
     CSV: _csv,
 }
