@@ -25,7 +25,7 @@ def main() -> None:
 
     Settings are environment variables that begin with FOVEA_; docs/settings.md lists them.
 
-    Exit status: 0 done, 1 it failed, 2 wrong usage or settings, 3 the server cannot be reached.
+    Exit status: 0 done, 1 it failed, 2 wrong usage, settings or input, 3 the server cannot be reached.
     """
 
 

@@ -6,10 +6,7 @@ Every class has a stable `code`. Which HTTP status each becomes stands in one ta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
+from typing import ClassVar
 
 
 class FoveaError(Exception):
@@ -188,10 +185,3 @@ class TrainingFailed(FoveaError):
     """A training job that cannot go on; the message is the reason that the job shows."""
 
     code = "training_failed"
-
-
-def first_complaint(error: ValidationError) -> str:
-    """The first thing that is wrong, with the dotted path of the field if it has one: "labels: Field required"."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]

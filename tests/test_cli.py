@@ -13,7 +13,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from app.api.errors import kind_of
 from app.cli import main
+from app.commands.environment import exit_status
+from app.commands.remote import INPUT
+from app.errors import FoveaError, NotExplainable, VersionRefused
 from app.jobs.folder import JobState, now
 from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
@@ -51,6 +55,23 @@ def test_documentation_names_every_command() -> None:
                 assert max(parameter.opts, key=len) in text, f"{' '.join(path)} {parameter.opts}"
     for status in range(4):
         assert f"| {status} |" in text
+
+
+def _kinds(kind: type[FoveaError]) -> Iterator[type[FoveaError]]:
+    for inner in kind.__subclasses__():
+        yield inner
+        yield from _kinds(inner)
+
+
+def test_exit_status_is_one_rule_whoever_finds_out() -> None:
+    """What a server answers with a status of wrong input ends the command with 2, and so does the same found here.
+
+    Versions that fail their checks, or cannot be looked into, are no input of a command.
+    """
+    for kind in {*_kinds(FoveaError)} - {VersionRefused, NotExplainable}:
+        error = kind.__new__(kind)
+        if kind.__module__ == "app.errors" and kind.code != "configuration_error":
+            assert (exit_status(error) == 2) == (kind_of(kind).status in INPUT), kind
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.errors import BY_STATUS, VALIDATION_FAILED, answer, codes, problem, request_id_of
-from app.api.validation import explain, sentence
+from app.api.validation import explain, summary
 from app.errors import FoveaError
 
 
@@ -65,14 +65,11 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         if parameter.field_info.examples:
             examples[parameter.alias] = str(parameter.field_info.examples[0])
     found = [explain(entry, getattr(body, "annotation", None), examples) for entry in error.errors()]
-    detail = "; ".join(map(sentence, found[:3]))
-    if len(found) > 3:
-        detail += f"; and {len(found) - 3} more"
     return problem(
         422,
         VALIDATION_FAILED,
         "Validation failed",
-        detail,
+        summary(found),
         request_id=request_id_of(request.scope),
         more={"errors": found},
     )

@@ -140,6 +140,7 @@ QUEUED: dict[str, Any] = {
     "attempt": 0,
     "submitted_at": "2026-11-22T16:30:12Z",
     "cancel_requested": False,
+    "ahead": 1,
     "spec": _SPEC,
     "epochs": 30,
     "history": [],
@@ -147,6 +148,7 @@ QUEUED: dict[str, Any] = {
 RUNNING: dict[str, Any] = {
     **QUEUED,
     "state": "running",
+    "ahead": None,
     "attempt": 1,
     "started_at": "2026-11-22T16:30:13Z",
     "phase": "fit",
@@ -222,6 +224,7 @@ TRIALS: dict[str, Any] = {
 CANCELLED: dict[str, Any] = {
     **QUEUED,
     "state": "cancelled",
+    "ahead": None,
     "finished_at": "2026-11-22T16:30:13Z",
     "reason": "Cancelled before it began.",
     "cancel_requested": True,

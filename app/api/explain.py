@@ -31,7 +31,7 @@ from app.names import check_name
 router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=GuardedRoute)
 
 Model = Annotated[str, PathParameter(description="Name of a model.", examples=["cifar10"])]
-Version = Annotated[int, PathParameter(ge=1, le=999_999_999, description="Number of a version.", examples=[1])]
+Version = Annotated[str, PathParameter(description="A version's number, or `production`.", examples=["production"])]
 
 _ADDRESS = "http://127.0.0.1:8000/api/v1/models/cifar10/explain"
 # Fit for a header besides letters and digits.
@@ -189,36 +189,47 @@ async def explain(
             "headers": {name: _HEADERS[name] for name in ("Fovea-Model", "Fovea-Version", "Fovea-Layer")},
             "content": {"image/png": {}},
         },
-        **problems(*_FAILURES),
+        **problems(*_FAILURES, "invalid_request"),
     },
 )
 @requires("predict", "train")
 async def get_filters(request: Request, model: Model, version: Version) -> Response:
     """What the first convolution looks for, as PNG: edges, colours, spots. Deeper ones see no colours but maps."""
-    found, picture = await _ask(request, model, version, "filters")
-    return Response(picture, headers={**_found(model, version, found), **SANDBOX}, media_type="image/png")
+    number, found, picture = await _ask(request, model, version, "filters")
+    headers = {**_found(model, number, found), **SANDBOX}
+    if version == "production":
+        # Another version may be that in a moment.
+        headers["Cache-Control"] = "no-store"
+    return Response(picture, headers=headers, media_type="image/png")
 
 
 @router.get(
     "/{model}/versions/{version}/layers",
     summary="List a version's layers",
-    responses={**answer("The layers.", layers=_LAYERS), **problems(*_FAILURES)},
+    responses={**answer("The layers.", layers=_LAYERS), **problems(*_FAILURES, "invalid_request")},
 )
 @requires("predict", "train")
 async def list_layers(request: Request, model: Model, version: Version) -> LayerList:
     """The layers that can be looked at, from the image to the answer, and the one that Grad-CAM looks at by default."""
-    found, _ = await _ask(request, model, version, "layers")
-    return LayerList(model=model, version=version, default=found.layer or "", layers=found.layers)
+    number, found, _ = await _ask(request, model, version, "layers")
+    return LayerList(model=model, version=number, default=found.layer or "", layers=found.layers)
 
 
-async def _ask(request: Request, model: str, version: int, method: str) -> tuple[Findings, bytes]:
+async def _ask(request: Request, model: str, version: str, method: str) -> tuple[int, Findings, bytes]:
+    """The version's number, and what is asked about it."""
     services = services_of(request.scope)
     check_name(model, "model")
+    number = parse_version(version)
     deadline = parse_deadline(request.headers.get(TIMEOUT), services.settings)
     with services.explaining.place(), Departure(request.receive, math.inf, deadline) as departure:
         departure.body_came()
-        question = services.explaining.question(method=method, model=model, version=version)
-        return await run_in(services.pools.explaining, explanation.explain, services, question, None, deadline)
+        if number == "production":
+            number = await production(services, model)
+        question = services.explaining.question(method=method, model=model, version=number)
+        found, picture = await run_in(
+            services.pools.explaining, explanation.explain, services, question, None, deadline
+        )
+    return number, found, picture
 
 
 def _found(model: str, version: int, found: Findings) -> Mapping[str, str]:

@@ -234,7 +234,10 @@ async def promote(
 async def rollback(
     request: Request, model: Model, body: Annotated[RollbackRequest | None, Body(openapi_examples=ROLLBACK)] = None
 ) -> PromotionEntry:
-    """Make that version production which was so before the present one. It is loaded and checked first."""
+    """Make that version production which was so before the present one. It is loaded and checked first.
+
+    Twice goes two back; to undo a rollback, promote.
+    """
     services = services_of(request.scope)
     previous = await asyncio.to_thread(services.registry.previous, model)
     await services.classifier.check(model, previous)

@@ -7,12 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.asked import Asked
 from app.serving.status import ModelState
 from app.serving.tuning import Tuning
 from app.store.dataset_report import DatasetSummary
 from app.store.manifest import Manifest, Precision, Promotion, Refusal
-
-_STRICT = ConfigDict(frozen=True, extra="forbid")
 
 
 class VersionSummary(BaseModel):
@@ -106,21 +105,21 @@ class PromotionList(BaseModel):
     )
 
 
-class PromoteRequest(BaseModel):
+class PromoteRequest(Asked):
     """Which version shall be production."""
 
     model_config = ConfigDict(
-        **_STRICT, json_schema_extra={"examples": [{"version": 2, "reason": "Two points better on the test split."}]}
+        json_schema_extra={"examples": [{"version": 2, "reason": "Two points better on the test split."}]}
     )
 
     version: int = Field(ge=1, le=999_999_999, description="A version that exists.")
     reason: str = Field("", max_length=1000, description="Why, for the log.")
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(Asked):
     """Nothing is required."""
 
-    model_config = ConfigDict(**_STRICT, json_schema_extra={"examples": [{"reason": "Cats are called dogs."}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Cats are called dogs."}]})
 
     reason: str = Field("", max_length=1000, description="Why, for the log.")
 

@@ -207,7 +207,7 @@ async def _events(services: Services, job: JobFolder, seen: int) -> AsyncIterato
             yield _event(seen, "progress", line.model_dump(mode="json", exclude_none=True))
         if document.state != state:
             state = document.state
-            yield _event(seen, "state", document.model_dump(mode="json", exclude={"history", "spec"}))
+            yield _event(seen, "state", document.model_dump(mode="json", exclude={"history", "spec", "ahead"}))
         elif lines:
             pass
         elif time.monotonic() - last_sent >= _HEARTBEAT_SECONDS:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from app.commands.datasets import add_local
 from app.commands.environment import open_datasets
 from app.jobs.document import JobDocument, JobList
+from app.jobs.folder import Progress
 from app.jobs.gate import check_submission
 from app.jobs.jobs import Jobs
 from app.jobs.spec import TrainingSpec
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from app.store.dataset_report import DatasetReport
 
 _POLL = 0.3
+
+
+@dataclass(frozen=True)
+class News:
+    """A job as it is now, and what it has said since the last news of it."""
+
+    document: JobDocument
+    lines: Sequence[tuple[int, Progress]] = ()
+    """Lines of progress in order, each with its number, from 1."""
 
 
 class Backend(Protocol):
@@ -51,16 +62,16 @@ class Backend(Protocol):
         """The end of the job's log, or its last `lines`."""
         ...
 
-    def follow(self, job_id: str) -> Iterator[JobDocument]:
-        """The job each time that something happened, until it has ended."""
+    def follow(self, job_id: str) -> Iterator[News]:
+        """The job each time that something happened, from its first line of progress to its last."""
         ...
 
     def trials(self, job_id: str) -> SearchDocument:
         """What the job's search has tried."""
         ...
 
-    def cancel(self, job_id: str) -> None:
-        """Ask the job to stop."""
+    def cancel(self, job_id: str) -> JobDocument:
+        """Ask the job to stop; returns what it is then: cancelled, or still about to be."""
         ...
 
     def report(self, model: str, version: int) -> str:
@@ -130,11 +141,15 @@ class Local:
         """The end of the job's log."""
         return self._jobs.log(job_id, lines=lines)
 
-    def follow(self, job_id: str) -> Iterator[JobDocument]:
+    def follow(self, job_id: str) -> Iterator[News]:
         """Look at the job's folder, again and again."""
+        job, seen = self._jobs.get(job_id), 0
         while True:
+            # The document first: if it says that the job has ended, the lines after it are all there are.
             document = self._jobs.document(job_id)
-            yield document
+            lines = job.progress_after(seen)
+            yield News(document, lines)
+            seen = lines[-1][0] if lines else seen
             if document.final:
                 return
             time.sleep(_POLL)
@@ -143,9 +158,9 @@ class Local:
         """What stands in the job's folder."""
         return SearchDocument.of(self._jobs.get(job_id))
 
-    def cancel(self, job_id: str) -> None:
-        """Set the job's marker."""
-        self._jobs.cancel(job_id)
+    def cancel(self, job_id: str) -> JobDocument:
+        """Set the job's marker, or end it where no trainer has taken it."""
+        return JobDocument.of(self._jobs.cancel(job_id))
 
     def report(self, model: str, version: int) -> str:
         """The page of the evaluation."""

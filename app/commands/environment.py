@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from app.errors import ConfigurationError, FoveaError, InvalidRequest
+from app.errors import (
+    ConfigurationError,
+    DatasetNotFound,
+    FoveaError,
+    InvalidDataset,
+    InvalidImage,
+    InvalidRequest,
+    JobNotFound,
+    ModelNotFound,
+    NotFound,
+    PayloadTooLarge,
+    VersionNotFound,
+)
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -43,7 +55,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FoveaError as error:
-            raise _Failure(str(error), exit_status(error)) from error
+            raise _Failure(f"{error}{_looked_in(error)}", exit_status(error)) from error
         except BrokenPipeError:
             raise  # click ends quietly when the reader of a pipe has gone
         except OSError as error:
@@ -51,11 +63,27 @@ class Commands(click.Group):
             raise click.ClickException(f"The system refused: {error.strerror or error}{where}.") from error
 
 
+# What was given cannot be used, or is not there: the same command fails again until it is given something else.
+_INPUT = (InvalidRequest, ConfigurationError, NotFound, InvalidDataset, InvalidImage, PayloadTooLarge)
+
+
 def exit_status(error: FoveaError) -> int:
-    """2 for what the user can write differently, 3 for a server that does not answer, else 1."""
+    """2 for wrong usage, settings or input, 3 for a server that does not answer, 1 for all else that failed."""
     if isinstance(error, Unreachable):
         return UNREACHABLE
-    return USAGE if isinstance(error, InvalidRequest | ConfigurationError) else FAILED
+    return USAGE if isinstance(error, _INPUT) else FAILED
+
+
+def _looked_in(error: FoveaError) -> str:
+    """Where it was looked for in vain: a server on another workspace or store may well have it.
+
+    What a server did not find is told by `app.commands.remote`.
+    """
+    if isinstance(error, DatasetNotFound | JobNotFound):
+        return f" Looked in {load_settings().workspace.absolute()} (FOVEA_WORKSPACE)."
+    if isinstance(error, ModelNotFound | VersionNotFound):
+        return f" Looked in {load_settings().model_store.absolute()} (FOVEA_MODEL_STORE)."
+    return ""
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -76,8 +104,10 @@ def load_settings(**overrides: object) -> Settings:
 
 def explain(error: ValidationError, name: Any = str) -> str:
     """A sentence for each field that is wrong; `name` turns a field's dotted path into what the user wrote."""
+    from app.asked import plain
+
     return " ".join(
-        f"{name('.'.join(map(str, detail['loc'])))}: {detail['msg'].removeprefix('Value error, ').rstrip('.')}."
+        f"{name('.'.join(map(str, detail['loc'])))}: {plain(detail).rstrip('.')}."
         for detail in error.errors(include_url=False)
     )
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from app.commands.backends import Backend
+from app.commands.backends import Backend, News
 from app.jobs.document import JobDocument, why
 from app.jobs.folder import Progress
 
@@ -23,17 +23,17 @@ _LONGEST_STAGE = 44
 class View(Protocol):
     """What shows how a job gets on."""
 
-    def show(self, document: JobDocument) -> None:
-        """Show the job as it is now."""
+    def show(self, news: News) -> None:
+        """Show the job as it is now; lines of progress that were shown already are known by their numbers."""
         ...
 
 
-def follow(documents: Iterable[JobDocument], view: View) -> JobDocument:
+def follow(told: Iterable[News], view: View) -> JobDocument:
     """Show a job until it has ended; returns it as it ended."""
     last: JobDocument | None = None
-    for document in documents:
-        view.show(document)
-        last = document
+    for news in told:
+        view.show(news)
+        last = news.document
     if last is None:
         raise RuntimeError("a job is told of at least once")
     return last
@@ -49,6 +49,8 @@ def print_summary(document: JobDocument, backend: Backend) -> None:
     interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
     measured = "" if accuracy is None else f", accuracy {accuracy:.4f}{interval} on the test split"
     click.echo(f"Trained {result.model} version {result.version}{measured}.")
+    for warning in result.warnings:
+        click.echo(f"Warning:  {warning}")
     click.echo(f"Report:   {backend.report(result.model, result.version)}")
     click.echo(f"Promoted: {'yes' if result.promoted else 'no'} ({why(result)})")
     if not result.promoted:
@@ -58,39 +60,60 @@ def print_summary(document: JobDocument, backend: Backend) -> None:
 
 
 class _Lines:
-    """Each thing that happens as a line, once."""
+    """Each thing that happens as a line, once; none is left out."""
 
     def __init__(self) -> None:
         self._said: str | None = None
-        self._epochs: set[tuple[int, int | None]] = set()
+        self._seen = 0
 
-    def show(self, document: JobDocument) -> None:
-        for line in document.history:
-            if (key := (line.attempt, line.epoch)) not in self._epochs:
-                self._epochs.add(key)
-                click.echo(_epoch_line(line))
-        now = _stage(document)
+    def show(self, news: News) -> None:
+        for number, line in news.lines:
+            if number > self._seen:
+                self._seen, self._said = number, None
+                click.echo(_progress_line(line))
+        now = _before_the_trainer(news.document)
         if now is not None and now != self._said:
             self._said = now
-            left = document.remaining_seconds if document.phase == "search" else None
-            click.echo(now if left is None else f"{now}; {_duration(left)} left")
+            click.echo(now)
+
+
+def _before_the_trainer(document: JobDocument) -> str | None:
+    """What no line of progress tells: the trainer does not work yet, or is to stop."""
+    if document.final:
+        return None
+    if document.cancel_requested:
+        return "cancelling"
+    if document.state == "queued" or document.phase == "queue":
+        return document.message or _waiting(document.ahead)
+    return "starting the trainer" if document.phase is None else None
 
 
 def _stage(document: JobDocument) -> str | None:
     """What the job is at, where that is not an epoch."""
     if document.final:
         return None
-    if document.cancel_requested:
-        return "cancelling"
-    if document.state == "queued" or document.phase == "queue":
-        return document.message or "waiting for its turn"
-    if document.phase is None:
-        return "starting the trainer"
-    if document.phase == "fit":
-        return None
-    if document.phase == "search" and document.message:
-        return document.message
-    return f"{document.phase}: {document.message}" if document.message else document.phase
+    if (before := _before_the_trainer(document)) is not None:
+        return before
+    return None if document.phase in (None, "fit") else _said(document.phase, document.message)
+
+
+def _waiting(ahead: int | None) -> str:
+    before = f": {ahead:,} {'job' if ahead == 1 else 'jobs'} before it" if ahead else ""
+    return f"waiting for its turn{before}"
+
+
+def _said(phase: str, message: str | None) -> str:
+    """A trainer's word, after what it is about unless it says so itself."""
+    if phase == "search" and message:
+        return message
+    return f"{phase}: {message}" if message else phase
+
+
+def _progress_line(line: Progress) -> str:
+    if line.epoch is not None:
+        return _epoch_line(line)
+    said = line.message if line.step is not None and line.message else _said(line.phase, line.message)
+    return said if line.remaining_seconds is None else f"{said}; {_duration(line.remaining_seconds)} left"
 
 
 def _epoch_line(line: Progress) -> str:
@@ -134,7 +157,8 @@ def showing() -> Iterator[View]:
         task = bars.add_task("training", total=None, detail="")
 
         class Bar:
-            def show(self, document: JobDocument) -> None:
+            def show(self, news: News) -> None:
+                document = news.document
                 line = document.history[-1] if document.history else None
                 stage = _stage(document) or (document.state if document.final else None)
                 # Beside the words of a stage there is no room for the last epoch's figures.

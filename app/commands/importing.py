@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.commands.environment import load_settings, open_registry, user
+from app.commands.environment import USAGE, load_settings, open_registry, user
 from app.commands.models import check, print_promotion
 from app.errors import FoveaError, InvalidRequest
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class NotImported(FoveaError):
-    """The importer refused a model; the message is its own."""
+    """The importer failed; the message is its own."""
 
     code = "not_imported"
 
@@ -105,7 +105,8 @@ def _run_importer(settings: Settings, request: dict[str, object]) -> int:
     """Run the importer in a process of its own: it needs TensorFlow, and this one shall not load it.
 
     Raises:
-        NotImported: with the importer's reason.
+        InvalidRequest: the model or what was said of it is at fault, with the importer's reason.
+        NotImported: it failed otherwise.
     """
     from app.jobs.executors.local_process import trainer_environment
 
@@ -123,7 +124,8 @@ def _run_importer(settings: Settings, request: dict[str, object]) -> int:
     if ended.returncode == 0 and answer:
         return int(json.loads(answer[-1])["version"])
     said = ended.stderr.strip().splitlines()
-    raise NotImported(said[-1] if said else f"The importer ended with exit status {ended.returncode}.")
+    reason = said[-1] if said else f"The importer ended with exit status {ended.returncode}."
+    raise (InvalidRequest if ended.returncode == USAGE else NotImported)(reason)
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:

@@ -54,7 +54,7 @@ def list_(local: bool, server: str | None, key: str | None) -> None:
 def follow(job: str, local: bool, server: str | None, key: str | None) -> None:
     """Follow JOB to its end. Ctrl-C leaves it alone.
 
-    Exit status: 0 trained, 1 failed or cancelled, 3 the server cannot be reached.
+    Exit status: 0 trained, 1 failed or cancelled, 2 wrong usage or input, 3 the server cannot be reached.
     """
     from app.commands.following import follow, print_summary, showing
 
@@ -80,8 +80,8 @@ def cancel(job: str, local: bool, server: str | None, key: str | None) -> None:
     registered it is too late.
     """
     with _open(local, server, key) as backend:
-        backend.cancel(job)
-    click.echo(f"Job {job} is asked to stop.")
+        cancelled = backend.cancel(job)
+    click.echo(f"Job {job} {'is cancelled' if cancelled.state == 'cancelled' else 'is asked to stop'}.")
 
 
 @jobs.command()

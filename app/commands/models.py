@@ -92,13 +92,17 @@ def promote(model: str, version: int, reason: str) -> None:
 def rollback(model: str, reason: str) -> None:
     """Go back to the version before.
 
-    Makes that version of MODEL production which was so before the present one.
+    Makes that version of MODEL production which was so before the present one. Twice goes two back;
+    to undo it, promote.
     """
     settings = load_settings()
     registry = open_registry(settings)
-    previous = registry.previous(model)
+    previous, present = registry.previous(model), registry.production(model)
     check(settings, registry, model, previous)
-    print_promotion(model, registry.rollback(model, by=user(), reason=reason, to=previous))
+    entry = registry.rollback(model, by=user(), reason=reason, to=previous)
+    click.echo(f"Version {entry.version} of {model} is in production again.")
+    if present is not None:
+        click.echo(f"Undo:     fovea models promote {model} {present.version}")
 
 
 def check(settings: Settings, registry: Registry, model: str, version: int) -> None:

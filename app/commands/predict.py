@@ -28,7 +28,7 @@ def predict(images: tuple[Path, ...], model: str | None, version: int | None, to
 
     The IMAGE files go through a model of the local store (FOVEA_MODEL_STORE), just as in a server.
 
-    Exit status: 0 if every image was classified, 1 if one was not, 2 for wrong usage.
+    Exit status: 0 if every image was classified, 1 if one was not, 2 for wrong usage or input.
     """
     settings = load_settings()
     registry = open_registry(settings)

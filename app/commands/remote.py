@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
 from app import client
+from app.commands.backends import News
 from app.commands.environment import Unreachable
-from app.errors import FoveaError, InvalidRequest
+from app.errors import DatasetNotFound, FoveaError, InvalidRequest, JobNotFound
 from app.jobs.document import JobDocument, JobList
+from app.jobs.folder import Progress
 from app.jobs.spec import TrainingSpec
 from app.jobs.trials import SearchDocument
 from app.store.dataset_report import DatasetReport
@@ -19,6 +23,9 @@ from app.store.dataset_report import DatasetReport
 _TIMEOUT = 30.0
 # A server that is restarted is back within this time, in seconds; the job goes on meanwhile.
 _PATIENCE = 60.0
+# What is wrong with what was sent, by status; it is input here, too (`app.commands.environment.exit_status`).
+INPUT = (400, 404, 413, 415, 422)
+_NOT_FOUND = (DatasetNotFound.code, JobNotFound.code)
 
 
 class Refused(FoveaError):
@@ -87,25 +94,36 @@ class Remote:
         with self._asking():
             return self._client.jobs.log(job_id, lines=lines)
 
-    def follow(self, job_id: str) -> Iterator[JobDocument]:
+    def follow(self, job_id: str) -> Iterator[News]:
         """Listen to the job's server-sent events; a server that goes away is waited for.
 
         Raises:
             Unreachable: it did not come back.
         """
         with self._asking():
-            for job in self._client.jobs.follow(job_id, patience=_PATIENCE):
-                yield _document(job)
+            yield News(_document(self._client.jobs.get(job_id)))
+            lines: list[tuple[int, Progress]] = []
+            number, begun = 0, False
+            for event in self._client.jobs.events(job_id, patience=_PATIENCE):
+                if isinstance(event, client.Progress):
+                    number += 1
+                    lines += _line(number, event)
+                else:
+                    # What has happened so far comes first and in one go, up to the state that it led to.
+                    begun = True
+                if begun:
+                    yield News(_document(self._client.jobs.get(job_id)), lines)
+                    lines = []
 
     def trials(self, job_id: str) -> SearchDocument:
         """Ask the server."""
         with self._asking():
             return SearchDocument.model_validate(self._client.call("GET", f"training-jobs/{job_id}/trials"))
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str) -> JobDocument:
         """Ask the server."""
         with self._asking():
-            self._client.jobs.cancel(job_id)
+            return _document(self._client.jobs.cancel(job_id))
 
     def report(self, model: str, version: int) -> str:
         """The page of the evaluation."""
@@ -134,9 +152,19 @@ class Remote:
                 "another with --server, or train without one with --local."
             ) from error
         except client.Problem as error:
-            raise (InvalidRequest if error.status in (400, 404, 422) else Refused)(error.detail) from error
+            detail = error.detail
+            if error.code in _NOT_FOUND:
+                detail += f" Asked the server {self.where()}; --local looks in the workspace here (FOVEA_WORKSPACE)."
+            raise (InvalidRequest if error.status in INPUT else Refused)(detail) from error
 
 
 def _document(job: client.Job) -> JobDocument:
     """The client keeps all fields that the server sends; here they are checked against those of this release."""
     return JobDocument.model_validate(job.model_dump(exclude_unset=True))
+
+
+def _line(number: int, progress: client.Progress) -> list[tuple[int, Progress]]:
+    """A line of progress with its number; none if it is of another release."""
+    with suppress(ValidationError):
+        return [(number, Progress.model_validate(progress.model_dump(exclude_unset=True)))]
+    return []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.commands.archive import dataset_name
-from app.commands.environment import FAILED, UNREACHABLE, Unreachable, backend_options, explain, load_settings
+from app.commands.environment import FAILED, UNREACHABLE, Unreachable, backend_options, load_settings
 from app.errors import Conflict, InvalidRequest
 from app.names import PATTERN
 
@@ -85,7 +85,7 @@ def train(
 
     Ctrl-C leaves a server's job running and says how to come back to it; with --local it cancels the job.
 
-    Exit status: 0 trained, 1 failed or cancelled, 2 wrong usage, 3 the server cannot be reached.
+    Exit status: 0 trained, 1 failed or cancelled, 2 wrong usage or input, 3 the server cannot be reached.
     """
     if local and (server or detach):
         raise click.UsageError("--local needs no server and stays until the job has ended: drop --server and --detach.")
@@ -173,13 +173,15 @@ def _architecture(of_file: object, name: str) -> dict[str, Any]:
 def _validate(spec: dict[str, Any]) -> TrainingSpec:
     from pydantic import ValidationError
 
+    from app.api.validation import explain_model
     from app.jobs.spec import TrainingSpec
 
     try:
         # By way of JSON, as the server reads it: a list is a tuple there.
         return TrainingSpec.model_validate_json(json.dumps(spec))
     except ValidationError as error:
-        raise InvalidRequest(f"The training spec is wrong. {explain(error)}") from error
+        wrong = explain_model(error, TrainingSpec).rstrip(".")
+        raise InvalidRequest(f"The training spec is wrong. {wrong}.") from error
 
 
 def _resolve(backend: Backend, dataset: str, name: str | None) -> str:
@@ -194,11 +196,14 @@ def _resolve(backend: Backend, dataset: str, name: str | None) -> str:
         return dataset
     path = Path(dataset)
     if not path.exists():
-        kind = "dataset" if re.fullmatch(PATTERN, dataset) else "file or folder"
-        raise InvalidRequest(f"There is no {kind} {dataset!r}. Datasets: {', '.join(known)}; or give a path.")
+        if re.fullmatch(PATTERN, dataset):
+            raise InvalidRequest(
+                f"There is no dataset {dataset!r} {backend.where()}. Datasets: {', '.join(known)}; or give a path."
+            )
+        raise InvalidRequest(f"There is no file or folder {dataset!r}. Datasets: {', '.join(known)}; or give a path.")
     name = name or dataset_name(path)
     if name in known:
-        raise InvalidRequest(
+        raise Conflict(
             f"There is a dataset {name!r} already. Train on it with `fovea train {name}`, or add this one with --name."
         )
     _tell_added(dataset, backend.add(path, name))

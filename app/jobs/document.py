@@ -8,7 +8,8 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import StorageFailed, first_complaint
+from app.asked import first_complaint
+from app.errors import StorageFailed
 from app.jobs.folder import FINAL, JobFolder, JobResult, Placement, Progress, State, now
 from app.jobs.spec import TrainingSpec
 
@@ -30,6 +31,9 @@ class JobDocument(BaseModel):
     finished_at: datetime | None = None
     reason: str | None = Field(None, description="Why it failed or was cancelled.")
     cancel_requested: bool = Field(False, description="Whether it was asked to stop.")
+    ahead: int | None = Field(
+        None, description="How many other jobs have their turn before it, while it is queued: running or older ones."
+    )
     spec: TrainingSpec
     phase: str | None = Field(
         None,

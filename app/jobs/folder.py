@@ -109,6 +109,9 @@ class JobResult(BaseModel):
     decision: PromotionDecision | None = Field(
         None, description="How it compared with the production version, where the policy `if_better` compared them."
     )
+    warnings: list[str] = Field(
+        default_factory=list, description="What of the data did not go as it should, and may mislead about the result."
+    )
 
 
 class Placement(BaseModel):

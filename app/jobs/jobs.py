@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -23,6 +25,11 @@ _STAGING = ".new-"
 _STAGING_AGE = timedelta(hours=1)
 # The end of a log is read, never all of it: a long training's log has many megabytes.
 _LOG_BYTES = 256 * 1024
+# What libraries say of themselves when they begin, before they can be told not to.
+_NOISE = re.compile(
+    r"I\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog|INFO: Created TensorFlow Lite XNNPACK"
+)
+_MOST_NAMED = 5
 _ENDED = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "was cancelled"}
 
 
@@ -72,10 +79,15 @@ class Jobs:
         try:
             path = self.root / check_name(job_id, "job")
         except InvalidName as error:
-            raise JobNotFound(f"There is no job {job_id[:80]!r}: job ids look like 20261122-163012-0f3c9ab.") from error
+            raise JobNotFound(self._no_job(job_id)) from error
         if not (path / "state.json").is_file():
-            raise JobNotFound(f"There is no job {job_id!r}.")
+            raise JobNotFound(self._no_job(job_id))
         return JobFolder(path)
+
+    def _no_job(self, job_id: str) -> str:
+        newest = [job.id for job in self.list()[:_MOST_NAMED]]
+        known = f". The newest: {', '.join(newest)}." if newest else ", nor any."
+        return f"There is no job {job_id[:80]!r}{known}"
 
     def document(self, job_id: str) -> JobDocument:
         """What the job `job_id` looks like now.
@@ -84,7 +96,8 @@ class Jobs:
             JobNotFound: there is none.
             StorageFailed: its files cannot be read; the message says which, and why.
         """
-        return JobDocument.of(self.get(job_id))
+        document = JobDocument.of(self.get(job_id))
+        return _with_place(document, self.states()) if document.state == "queued" else document
 
     def documents(self, limit: int | None = None) -> JobList:
         """What all jobs look like now, or the newest `limit` of them; one that is spoilt does not hide the others."""
@@ -95,6 +108,10 @@ class Jobs:
             except StorageFailed as error:
                 if job.path.exists():  # else it was removed just now
                     listed.unreadable.append(UnreadableJob(id=job.id, problem=str(error)))
+        if any(document.state == "queued" for document in listed.jobs):
+            states = self.states()
+            placed = [_with_place(job, states) if job.state == "queued" else job for job in listed.jobs]
+            return JobList(jobs=placed, unreadable=listed.unreadable)
         return listed
 
     def states(self) -> dict[str, JobState]:
@@ -158,8 +175,18 @@ class Jobs:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def _with_place(document: JobDocument, states: Mapping[str, JobState]) -> JobDocument:
+    """A queued job with how many others have their turn before it: those that have begun, and older ones."""
+    ahead = sum(
+        state.state == "running" or (state.state == "queued" and job_id < document.id)
+        for job_id, state in states.items()
+        if job_id != document.id
+    )
+    return document.model_copy(update={"ahead": ahead})
+
+
 def log_tail(job: JobFolder, *, lines: int | None = None) -> str:
-    """The end of a job's log, in whole lines; empty if there is no log yet."""
+    """The end of a job's log, in whole lines, without what libraries say of themselves; empty if there is none yet."""
     try:
         with (job.path / "log.txt").open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -170,7 +197,7 @@ def log_tail(job: JobFolder, *, lines: int | None = None) -> str:
     if size > _LOG_BYTES:
         data = data.partition(b"\n")[2]
     # "\n" only: a progress bar's carriage returns make no lines.
-    text = data.decode("utf-8", errors="replace").split("\n")
+    text = [line for line in data.decode("utf-8", errors="replace").split("\n") if not _NOISE.match(line)]
     end = len(text) - 1 if text[-1] == "" else len(text)
     start = 0 if lines is None else max(0, end - lines)
     return "".join(f"{line}\n" for line in text[start:end])

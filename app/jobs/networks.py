@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+from app.asked import Asked
 
 WEIGHTS = "weights"
 """Folder of the workspace with the files that networks can start from."""
+
+_WEIGHTS_FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(h5|keras)$"
 
 Activation = Literal["relu", "leaky_relu", "elu"]
 Pooling = Literal["max", "average"]
 
 
-class SimpleCNN(BaseModel):
+class SimpleCNN(Asked):
     """The classic: (convolution, pooling) a stage, then a dense layer and softmax."""
-
-    model_config = _STRICT
 
     name: Literal["simple_cnn"] = Field("simple_cnn", description="The classic stack, for small and simple images.")
     filters: tuple[int, ...] = Field(
@@ -40,10 +41,8 @@ class SimpleCNN(BaseModel):
         return self
 
 
-class ResNetSmall(BaseModel):
+class ResNetSmall(Asked):
     """A residual network for small images: a stem, then stages of a pooled convolution and residual blocks."""
-
-    model_config = _STRICT
 
     name: Literal["resnet_small"] = Field("resnet_small", description="A residual network, for small colour images.")
     stem: int = Field(32, ge=4, le=512, description="Filters of the first convolution; unused with `whitening`.")
@@ -69,10 +68,8 @@ class ResNetSmall(BaseModel):
         return self
 
 
-class Pretrained(BaseModel):
+class Pretrained(Asked):
     """A network of `keras.applications`, from a random start or with the weights of a local file."""
-
-    model_config = _STRICT
 
     name: Literal[
         "mobilenet_v2",
@@ -88,7 +85,7 @@ class Pretrained(BaseModel):
     )
     weights: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(h5|keras)$",
+        pattern=_WEIGHTS_FILE,
         description="File in the folder `weights` of the workspace to start from. Unset: a random start. Nothing is "
         "ever downloaded.",
     )
@@ -104,6 +101,17 @@ class Pretrained(BaseModel):
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="Share of the last features dropped in training.")
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _file_name(cls, value: object) -> object:
+        if value is None or (isinstance(value, str) and re.fullmatch(_WEIGHTS_FILE, value)):
+            return value
+        raise ValueError(
+            f"must be the name of a file in the folder {WEIGHTS!r} of the workspace that ends in .h5 or .keras: "
+            "letters, digits, '.', '_' and '-', the first of them a letter or a digit, at most 121 before the ending, "
+            "and no folder"
+        )
+
     @model_validator(mode="after")
     def _possible(self) -> Pretrained:
         if self.width != 1 and not self.name.startswith("mobilenet"):
@@ -114,6 +122,24 @@ class Pretrained(BaseModel):
 
 
 Architecture = SimpleCNN | ResNetSmall | Pretrained
+
+
+def check_network(asked: object) -> None:
+    """Refuse what names none of the networks.
+
+    Raises:
+        ValueError: with what is allowed.
+    """
+    if asked is None or isinstance(asked, BaseModel):
+        return
+    names = [name for network in get_args(Architecture) for name in get_args(network.model_fields["name"].annotation)]
+    allowed = f"Allowed: {', '.join(map(repr, names))}"
+    if not isinstance(asked, dict):
+        raise ValueError(f'must be an object with the name of a network: {{"name": "{names[0]}"}}. {allowed}')
+    if "name" not in asked:
+        raise ValueError(f"its name is missing, which says which network the other fields are for. {allowed}")
+    if asked["name"] not in names:
+        raise ValueError(f"there is no network of this name. {allowed}")
 
 
 def _check_filters(filters: tuple[int, ...]) -> None:

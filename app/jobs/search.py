@@ -7,15 +7,24 @@ it is put into the spec and validated as if it had been asked for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+from app.asked import Asked, members, plain
 
 Values = dict[str, JsonValue]
 """What a trial tries: a value for each path of the space."""
@@ -62,10 +71,8 @@ _MOST_POINTS = 1_000_000
 _COUNTED = 10**12
 
 
-class Range(BaseModel):
+class Range(Asked):
     """Numbers between two ends, both of which are in it."""
-
-    model_config = _STRICT
 
     low: Finite = Field(description="Least value of a range.")
     high: Finite = Field(description="Greatest value of a range.")
@@ -73,6 +80,16 @@ class Range(BaseModel):
     step: Finite | None = Field(
         None, gt=0, description="Distance of neighbouring values, from `low` on. Unset: 1 for whole numbers, else any."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        if isinstance(value, dict):
+            if unknown := value.keys() - cls.model_fields.keys():
+                raise ValueError(f"{_cut(min(unknown))} is no field of a range. Allowed: {', '.join(cls.model_fields)}")
+            if not {"low", "high"} <= value.keys():
+                raise ValueError("a range needs both its ends, low and high")
+        return value
 
     @model_validator(mode="after")
     def _possible(self) -> Range:
@@ -104,13 +121,13 @@ def _kind(value: object) -> str:
 
 Choices = Annotated[tuple[JsonValue, ...], Field(min_length=1, max_length=50)]
 Tried = Annotated[Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")], Discriminator(_kind)]
-Path = Annotated[str, Field(max_length=80, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$")]
+_LONGEST_PATH = 80
+_PATH = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$"
+Path = Annotated[str, Field(max_length=_LONGEST_PATH, pattern=_PATH)]
 
 
-class Search(BaseModel):
+class Search(Asked):
     """Try several specs for a few epochs each, and train the best one fully."""
-
-    model_config = _STRICT
 
     method: Literal["grid", "random", "tpe"] = Field(
         "tpe",
@@ -149,6 +166,24 @@ class Search(BaseModel):
     parallel: int = Field(
         1, ge=1, le=64, description="Trials at a time; without Ray they share the processor's threads."
     )
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _written(cls, space: object) -> object:
+        # What pydantic would tell by the name of a type, or by the pattern.
+        if not isinstance(space, dict):
+            raise ValueError('must be an object with what is tried for each field: {"learning_rate": [0.001, 0.01]}')
+        if not space:
+            raise ValueError('is empty: name at least one field, with what is tried for it, {"batch_size": [32, 64]}')
+        for path, tried in space.items():
+            if len(path) > _LONGEST_PATH or not re.fullmatch(_PATH, path):
+                raise ValueError(
+                    f"{_cut(path)} is no path of a field: allowed are the names of the spec's fields, with a dot "
+                    "before what is inside of one, such as 'augmentation.rotation'"
+                )
+            if not isinstance(tried, (list, tuple, dict, Range)):
+                raise ValueError(f"{path}: must be a list of values, or a range, an object with low and high")
+        return space
 
     @model_validator(mode="after")
     def _bounded(self) -> Search:
@@ -298,9 +333,11 @@ def _check_value(
         first = error.errors(include_url=False)[0]
         which = f"value {position + 1}" if isinstance(tried, tuple) else ("low", "high")[position]
         where = ".".join(str(part) for part in first["loc"])
-        unknown = first["type"] == "extra_forbidden"
-        message = "there is no such field" if unknown else first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"space.{path}: {which} is refused ({where}: {message})") from None
+        raise ValueError(f"space.{path}: {which} is refused ({where}: {plain(first)})") from None
+
+
+def _cut(name: str) -> str:
+    return repr(name[:_LONGEST_PATH])
 
 
 def _ends(tried: tuple[JsonValue, ...] | Range) -> Sequence[JsonValue]:
@@ -318,17 +355,10 @@ def _neighbours(model: type[BaseModel], path: str) -> list[str]:
 
 
 def _types(fields: Sequence[FieldInfo]) -> set[object]:
-    return {kind for field in fields for kind in _members(field.annotation)}
+    return {kind for field in fields for kind in members(field.annotation)}
 
 
 def _models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models(argument)]
-
-
-def _members(annotation: object) -> set[object]:
-    """The types of which an annotation is the union; those inside of tuples and dictionaries are not."""
-    if get_origin(annotation) in (Union, UnionType):
-        return {kind for argument in get_args(annotation) for kind in _members(argument)}
-    return {annotation}

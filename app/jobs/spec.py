@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from app.jobs.networks import Architecture
+from app.asked import Asked
+from app.jobs.networks import Architecture, check_network
 from app.jobs.search import Search, check_search
 from app.names import PATTERN
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
-
 OptimizerName = Literal["adam", "adamw", "sgd", "rmsprop"]
-ClassWeight = Annotated[float, Field(ge=0, le=1000)]
+_LARGEST_FACTOR = 1000
+ClassWeight = Annotated[float, Field(ge=0, le=_LARGEST_FACTOR)]
 
 
-class PreprocessingSpec(BaseModel):
+def _is_factor(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LARGEST_FACTOR
+
+
+class PreprocessingSpec(Asked):
     """What of the preprocessing can be chosen; unset fields follow from the dataset."""
-
-    model_config = _STRICT
 
     height: int | None = Field(None, ge=8, le=1024, description="Rows of the input. Unset: from the images' sizes.")
     width: int | None = Field(None, ge=8, le=1024, description="Columns of the input. Unset: from the images' sizes.")
@@ -41,10 +43,8 @@ class PreprocessingSpec(BaseModel):
     )
 
 
-class Augmentation(BaseModel):
+class Augmentation(Asked):
     """Random changes to each training image, drawn anew each epoch. Zero switches one off."""
-
-    model_config = _STRICT
 
     rotation: float = Field(0, ge=0, le=180, description="Largest rotation either way, in degrees.")
     shift: float = Field(0, ge=0, le=0.5, description="Largest shift on each axis, as a share of the size.")
@@ -70,10 +70,8 @@ class Augmentation(BaseModel):
     )
 
 
-class EarlyStopping(BaseModel):
+class EarlyStopping(Asked):
     """Stop when the validation loss has not fallen for `patience` epochs."""
-
-    model_config = _STRICT
 
     patience: int = Field(
         10,
@@ -83,10 +81,8 @@ class EarlyStopping(BaseModel):
     )
 
 
-class Splits(BaseModel):
+class Splits(Asked):
     """Shares of the images held out, stratified by class. The rest trains."""
-
-    model_config = _STRICT
 
     validation: float | None = Field(
         None,
@@ -103,19 +99,15 @@ class Splits(BaseModel):
     )
 
 
-class Shapes(BaseModel):
+class Shapes(Asked):
     """How the built-in dataset `shapes` (vertical, horizontal and diagonal lines) is drawn."""
-
-    model_config = _STRICT
 
     images: int = Field(1000, ge=30, le=100_000, description="Images drawn, over the three classes.")
     noise: float = Field(0.0, ge=0, le=1, description="Standard deviation of noise, as a share of the range.")
 
 
-class Resources(BaseModel):
+class Resources(Asked):
     """What Ray sets aside for the trainer before it starts it; without Ray it has what the machine has."""
-
-    model_config = _STRICT
 
     cpus: int | None = Field(
         None,
@@ -138,10 +130,8 @@ class Resources(BaseModel):
         return self
 
 
-class TrainingSpec(BaseModel):
+class TrainingSpec(Asked):
     """A training job. Only `dataset` is required."""
-
-    model_config = _STRICT
 
     dataset: str = Field(pattern=PATTERN, description="Name of an uploaded dataset, or `shapes` or `digits`.")
     model: str | None = Field(
@@ -284,6 +274,24 @@ class TrainingSpec(BaseModel):
     search: Search | None = Field(
         None, description="What to try first; the best is then trained in full. Unset: nothing is searched for."
     )
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _network(cls, value: object) -> object:
+        # pydantic would speak of tags and discriminators.
+        check_network(value)
+        return value
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _weights(cls, value: object) -> object:
+        # pydantic would tell what is wrong with each of the ways to write them.
+        if value in ("none", "balanced") or (isinstance(value, dict) and all(map(_is_factor, value.values()))):
+            return value
+        raise ValueError(
+            f"must be 'none', 'balanced', or an object with a factor, at least 0 and at most {_LARGEST_FACTOR:,}, for "
+            'each class that is named: {"cat": 2}'
+        )
 
     @field_validator("search")
     @classmethod

@@ -164,7 +164,7 @@ class Catalogue:
 
     def status(self) -> Status:
         """How every model of the store stands."""
-        models = {name: _status(model, self._shelf.spares(name)) for name, model in sorted(self._models.items())}
+        models = {name: _status(model) for name, model in sorted(self._models.items())}
         down = [status.reason for name, status in models.items() if self._models[name].awaited and not _up(status)]
         reason: str | None
         if not self.started:
@@ -320,7 +320,7 @@ def _up(status: ModelStatus) -> bool:
     return status.state in ("ready", "degraded")
 
 
-def _status(model: _Model, spares: Collection[int] = ()) -> ModelStatus:
+def _status(model: _Model) -> ModelStatus:
     engine = model.engine
     state: ModelState
     state, reason = "ready", model.refusal
@@ -344,5 +344,4 @@ def _status(model: _Model, spares: Collection[int] = ()) -> ModelStatus:
         tuning=engine.loaded.tuning if engine else None,
         reason=reason,
         warnings=engine.loaded.warnings if engine else (),
-        loaded=tuple(sorted({*spares, *([engine.loaded.version] if engine else [])})),
     )

@@ -61,10 +61,6 @@ class Shelf:
             self._spares.move_to_end((model, version))
         return engine
 
-    def spares(self, model: str) -> list[int]:
-        """Versions of a model that are spares."""
-        return [version for name, version in self._spares if name == model]
-
     @property
     def engines(self) -> Collection[Engine]:
         """All that are open, those included that are on their way out."""

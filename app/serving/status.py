@@ -31,8 +31,6 @@ class ModelStatus:
     """Why the state is not `ready`, and what to do; for people."""
     warnings: tuple[str, ...] = ()
     """What was odd about `serving`, but no ground to refuse it."""
-    loaded: tuple[int, ...] = ()
-    """Versions that answer without being loaded first, ascending; `serving` is one of them."""
 
 
 @dataclass(frozen=True)

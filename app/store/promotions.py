@@ -12,7 +12,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.errors import Conflict, StorageFailed, first_complaint
+from app.asked import first_complaint
+from app.errors import Conflict, StorageFailed
 from app.store.manifest import Promotion, PromotionDecision, Refusal
 from app.store.storage import Storage
 
@@ -20,6 +21,8 @@ _FOLDER = "promotions"
 _ENTRY = re.compile(r"([0-9]{8,})\.json")
 # Not an entry's name: what the log promotes can be read, also by earlier releases, without looking at refusals.
 _REFUSAL = re.compile(r"([0-9]{8,})\.refused-([1-9][0-9]{0,8})\.json")
+
+_MOST_NAMED = 20
 
 _Entry = TypeVar("_Entry", Promotion, Refusal)
 
@@ -124,10 +127,21 @@ def version_before(model: str, entries: list[Promotion]) -> int:
         if entry.action == "promote" or not stack:
             stack.append(entry.version)
     if len(stack) < 2:
-        raise Conflict(
-            f"Model {model} has no version to go back to: no other was production before. Promote one instead."
-        )
+        raise Conflict(f"Model {model} has no version to go back to: {_why_none_before(entries)}.")
     return stack[-2]
+
+
+def _why_none_before(entries: list[Promotion]) -> str:
+    """Why a rollback leads nowhere, and what to do instead."""
+    if not entries:
+        return "none was promoted yet. Promote one instead"
+    current = entries[-1].version
+    if since := sorted({entry.version for entry in entries} - {current}):
+        return (
+            f"it was rolled back to version {current}, and the promotion log names none before that one. To go forward "
+            f"again promote a version that was production since: {', '.join(map(str, since[-_MOST_NAMED:]))}"
+        )
+    return f"version {current} is the only one that was ever production. Promote another one instead"
 
 
 def _sequence(name: str) -> int:

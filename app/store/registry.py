@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from app.asked import first_complaint
 from app.errors import (
     Conflict,
     InvalidName,
@@ -25,7 +26,6 @@ from app.errors import (
     ModelNotFound,
     VersionNotFound,
     VersionRefused,
-    first_complaint,
 )
 from app.names import check_name
 from app.store.manifest import MANIFEST, Manifest, Promotion, PromotionDecision, Refusal

@@ -99,7 +99,7 @@ def prepare(
         + f", as {preprocessing.width} x {preprocessing.height} {preprocessing.color}",
     )
     for remark in sides.remarks:
-        reporter.say(remark)
+        reporter.phase("dataset", remark)
 
     def parts() -> Iterator[UInt8Array]:
         return decoded_parts(source, preprocessing, reporter, threads=threads, max_pixels=max_pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from app.store.manifest import PrecisionCheck
 from app.training.dataset import TrainingData
 from app.training.evaluate import ClassScores, Evaluation
 from app.training.fit import Fitted
+from app.training.wording import listed
 
 Level = Literal["good", "note", "warning"]
 
@@ -24,7 +26,17 @@ _CALIBRATED, _ROUGHLY = 0.03, 0.08
 # How far training may be ahead of validation, in accuracy, before it has learned by heart.
 _BY_HEART = 0.1
 
+# A class of which less than this share of the accuracy is recognised is one that was hardly learned.
+_SELDOM = 0.5
+
+# Where a dataset's warning sends its reader on to a field of its own report, which this one does not have.
+_SEE = re.compile(r" See (?:the )?(\w+)(?: files)?\.$")
+# Of small classes there is a table here.
+_SMALL_CLASSES = "small_classes"
+
 _MOST_NAMED = 5
+# Of classes that are hardly recognised all are named: whoever uses the model must know of them. A sentence has an end.
+_MOST_MISSED = 100
 _MOST_CONFUSIONS = 12
 
 
@@ -84,12 +96,13 @@ def findings(
 ) -> list[Finding]:
     """What is to be said of a result, warnings first."""
     said = [
+        *(Finding("warning", warning) for warning in data.split.warnings),
         *_of_the_test(evaluation, data),
         *_of_the_classes(evaluation),
         *_of_the_curves(fitted),
         *_of_the_probabilities(evaluation),
         *_of_the_precisions(evaluation, precisions),
-        *(Finding("warning", f"The dataset: {warning}") for warning in (known.warnings if known else [])),
+        *(_of_the_dataset(known) if known else []),
     ]
     order: list[Level] = ["warning", "note", "good"]
     return sorted(said, key=lambda finding: order.index(finding.level))
@@ -121,12 +134,20 @@ def _of_the_test(evaluation: Evaluation, data: TrainingData) -> list[Finding]:
 
 def _of_the_classes(evaluation: Evaluation) -> list[Finding]:
     said = []
+    missed = [scores for scores in evaluation.classes if scores.recall == 0]
+    if missed:
+        named = listed([_mistaken(scores, evaluation) for scores in missed], _MOST_MISSED)
+        said.append(Finding("warning", f"Not one test image is recognised of {named}."))
+    seldom = [scores for scores in evaluation.classes if 0 < scores.recall < _SELDOM * evaluation.accuracy]
+    if seldom:
+        seldom.sort(key=lambda scores: scores.recall)
+        named = listed([_mistaken(scores, evaluation) for scores in seldom], _MOST_MISSED)
+        said.append(Finding("warning", f"Seldom recognised, less than half as often as all test images: {named}."))
     # The one that is weak for certain: of a class of two images, both are soon missed.
     weakest = min(evaluation.classes, key=lambda scores: scores.recall_interval.high)
-    if weakest.recall < evaluation.accuracy:
+    if weakest.recall < evaluation.accuracy and weakest not in [*missed, *seldom]:
         level: Level = "warning" if _is_far_behind(weakest, evaluation) else "note"
-        pair = next((pair for pair in confusions(evaluation) if pair.label == weakest.label), None)
-        taken = f", most often taken for {pair.predicted!r}" if pair else ""
+        taken = _taken_for(weakest, evaluation)
         interval = weakest.recall_interval
         said.append(
             Finding(
@@ -135,14 +156,32 @@ def _of_the_classes(evaluation: Evaluation) -> list[Finding]:
                 f"are recognised (between {interval.low:.1%} and {interval.high:.1%}){taken}.",
             )
         )
-    few = [scores.label for scores in evaluation.classes if scores.support < _FEW_OF_A_CLASS]
+    few = [repr(scores.label) for scores in evaluation.classes if scores.support < _FEW_OF_A_CLASS]
     if few:
-        named = ", ".join(repr(label) for label in few[:_MOST_NAMED])
-        more = f" and {len(few) - _MOST_NAMED} more" if len(few) > _MOST_NAMED else ""
         said.append(
-            Finding("note", f"Fewer than {_FEW_OF_A_CLASS} test images: {named}{more}. Their scores are coarse.")
+            Finding(
+                "note",
+                f"Fewer than {_FEW_OF_A_CLASS} test images: {listed(few, _MOST_NAMED)}. Their scores are coarse.",
+            )
         )
     return said
+
+
+def _mistaken(scores: ClassScores, evaluation: Evaluation) -> str:
+    """A class, how many of its images are recognised, and what the others are taken for."""
+    right = round(scores.recall * scores.support)
+    return f"{scores.label!r} ({right:,} of {scores.support:,}{_taken_for(scores, evaluation)})"
+
+
+def _taken_for(scores: ClassScores, evaluation: Evaluation) -> str:
+    """The second half of a sentence on a class some of whose images are mistaken; empty where none is."""
+    labels = [other.label for other in evaluation.classes]
+    mistakes = evaluation.confusion[labels.index(scores.label)].copy()
+    mistakes[labels.index(scores.label)] = 0
+    if not mistakes.any():
+        return ""
+    often = "most often " if np.count_nonzero(mistakes) > 1 else ""
+    return f", {often}taken for {labels[int(mistakes.argmax())]!r}"
 
 
 def _is_far_behind(weakest: ClassScores, evaluation: Evaluation) -> bool:
@@ -202,3 +241,12 @@ def _of_the_precisions(evaluation: Evaluation, precisions: dict[str, PrecisionCh
             )
         )
     return said
+
+
+def _of_the_dataset(known: DatasetReport) -> list[Finding]:
+    def elsewhere(see: re.Match[str]) -> str:
+        if see[1] == _SMALL_CLASSES:
+            return " The table of the classes says how many each has."
+        return f" The command fovea datasets show {known.name} names them."
+
+    return [Finding("warning", f"The dataset: {_SEE.sub(elsewhere, warning)}") for warning in known.warnings]

@@ -71,7 +71,14 @@ def fit(
         Cancelled: the job was asked to stop.
     """
     train, labels, preprocessing = data.train, data.labels, data.preprocessing
-    recipe = choose(spec, images=len(train), labels=labels, preprocessing=preprocessing, bf16=computes_bf16())
+    recipe = choose(
+        spec,
+        images=len(train),
+        total=len(data.targets),
+        labels=labels,
+        preprocessing=preprocessing,
+        bf16=computes_bf16(),
+    )
     pieces = (images for images, _ in in_pieces(data, train))
     normalization = choose_normalization(recipe.preprocessing.normalization, pieces, preprocessing.channels)
 

@@ -1,7 +1,8 @@
 """`python -m app.training.importer REQUEST.json`: make a model from elsewhere a version in the store.
 
 Prints one line of JSON, {"model", "version"}, and exits with 0; or writes one sentence that says what is
-wrong and what to do to the standard error, and exits with 1. The store is `FOVEA_MODEL_STORE`.
+wrong and what to do to the standard error, and exits with 2 where the request or the model is at fault, else with 1.
+The store is `FOVEA_MODEL_STORE`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import app
-from app.errors import FoveaError, InvalidImage, InvalidRequest, first_complaint
+from app.asked import first_complaint
+from app.errors import FoveaError, InvalidImage, InvalidRequest
 from app.names import PATTERN
 from app.preprocessing import (
     Float32Array,
@@ -269,7 +271,7 @@ def _synthetic(height: int, width: int) -> list[tuple[str, bytes]]:
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m app.training.importer REQUEST.json", file=sys.stderr)
-        return 1
+        return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # The golden examples are those of a processor, where most versions are served.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -281,10 +283,10 @@ def main(arguments: list[str]) -> int:
             version = import_model(request, Registry(Settings().model_store))
     except FoveaError as error:
         print(str(error), file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InvalidRequest) else 1
     except ValidationError as error:
         print(f"The request is not valid: {first_complaint(error)}.", file=sys.stderr)
-        return 1
+        return 2
     except OSError as error:
         print(f"The system refused: {error.strerror or error}.", file=sys.stderr)
         return 1

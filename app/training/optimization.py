@@ -73,7 +73,7 @@ def course(recipe: Recipe, phase: Phase, steps: int) -> Course:
         total=total,
         warmup=int(total * recipe.warmup),
         decay=recipe.decay,
-        drop_every=steps * (recipe.step_epochs or phase.epochs),
+        drop_every=steps * recipe.step_epochs,
     )
 
 

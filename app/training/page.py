@@ -13,6 +13,7 @@ from typing import Any
 
 from app.training import page_charts as charts
 from app.training import search_report
+from app.training.wording import counted
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -61,7 +62,7 @@ def _summary(report: Report) -> str:
     known = f"{unknown['accuracy']:.1%} right of the " if unknown["accuracy"] is not None else ""
     cards = [
         ("Accuracy", f"{test['accuracy']:.{digits}%}", f"95% confidence: {low:.{digits}%} to {high:.{digits}%}"),
-        ("Mistakes", f"{test['mistakes']:,}", f"of {test['images']:,} test images"),
+        ("Mistakes", f"{test['mistakes']:,}", f"of {counted(test['images'], 'test image')}"),
         ("Macro F1", f"{test['macro_average']['f1']:.{digits}%}", f"mean over {len(report['labels'])} classes"),
         (
             "Calibration error",
@@ -72,7 +73,7 @@ def _summary(report: Report) -> str:
         (
             "Network",
             f"{report['network']['parameters']:,}",
-            f"parameters, {escape(report['network']['name'])}; {len(report['epochs'])} epochs",
+            f"parameters, {escape(report['network']['name'])}; {counted(len(report['epochs']), 'epoch')}",
         ),
     ]
     shown = "".join(
@@ -103,8 +104,9 @@ def _curves(report: Report) -> str:
     minutes = sum(of("seconds")) / 60
     return _section(
         "Learning curves",
-        f"{len(epochs):,} epochs in {minutes:,.1f} minutes; the weights of epoch {chosen} were kept. Training figures "
-        "are taken while it learns, on augmented images, so that they may lie below those of validation.",
+        f"{counted(len(epochs), 'epoch')} in {minutes:,.1f} minutes; the weights of epoch {chosen} were kept. "
+        "Training figures are taken while it learns, on augmented images, so that they may lie below those of "
+        "validation.",
         f'<div class="pair"><figure><h3>Accuracy</h3>{accuracy}</figure><figure><h3>Loss</h3>{loss}</figure></div>',
     )
 
@@ -152,7 +154,7 @@ def _confusion(report: Report) -> str:
         "Rows are true classes, columns answers: blue what is right, orange what is not. Each row adds up to the "
         "test images of its class.",
         f'<div{side_by_side}><figure class="scroll">{drawn}</figure>'
-        f'<div class="scroll"><h3>Most frequent mistakes</h3>{table}</div></div>',
+        f"<div><h3>Most frequent mistakes</h3>{table}</div></div>",
     )
 
 
@@ -180,7 +182,7 @@ def _classes(report: Report) -> str:
         "Classes",
         "Weakest first. Recall: the share of a class that is recognised. Precision: the share of such answers that is "
         "right. F1: their harmonic mean. Test and train: images.",
-        f'<div class="scroll">{_table(names, rows, numeric={1, 3, 4, 5, 6, 7}, drawn={2})}</div>',
+        _table(names, rows, numeric={1, 3, 4, 5, 6, 7}, drawn={2}),
     )
 
 
@@ -195,10 +197,11 @@ def _mistakes(report: Report, pictures: dict[str, bytes]) -> str:
         for mistake in worst
     )
     total = report["test"]["mistakes"]
-    which = f"{len(worst)} of {total:,}" if total > len(worst) else f"All {total}"
+    which = f"{len(worst)} of {total:,}" if total > len(worst) else f"All {total}" if total > 1 else "The only one"
+    order = ", those that the model was surest of first, as it sees them" if total > 1 else ", as the model sees it"
     return _section(
         "Worst mistakes",
-        f"{which}, those that the model was surest of first, as it sees them. Wrong labels in the data show here, too.",
+        f"{which}{order}. Wrong labels in the data show here, too.",
         f'<div class="gallery">{shown}</div>',
     )
 
@@ -207,10 +210,14 @@ def _augmentation(report: Report, pictures: dict[str, bytes]) -> str:
     name = report.get("augmentation_preview")
     if not name or name not in pictures:
         return ""
+    labels = report["augmentation_preview_labels"]
+    named = "".join(f"<li><span>{_label(label)}</span></li>" for label in labels)
+    fewer = f" of {len(labels)} of the {len(report['labels'])} classes" if len(labels) < len(report["labels"]) else ""
     return _section(
         "Augmentation",
-        "Training images on the left; beside each, as it was changed at random for training.",
-        f'<figure><img class="samples" alt="Augmented training images" src="{charts.png(pictures[name])}"></figure>',
+        f"A row a class{fewer}: a training image on the left; beside it, as it was changed at random for training.",
+        f'<figure class="samples"><ol>{named}</ol>'
+        f'<img alt="Augmented training images" src="{charts.png(pictures[name])}"></figure>',
     )
 
 
@@ -237,7 +244,7 @@ def _precisions(report: Report) -> str:
         "Reduced precision",
         "The test split, answered once more as a server with this precision would; and its pace on the machine that "
         "trained, busy as it was. What is harmless is used where the processor gains by it.",
-        f'<div class="scroll">{_table(names, rows, numeric={1, 2, 3, 4, 5})}</div>',
+        _table(names, rows, numeric={1, 2, 3, 4, 5}),
     )
 
 
@@ -253,7 +260,7 @@ def _search(report: Report) -> str:
     if search is None:
         return ""
     names = search_report.columns(search)
-    rows = [[_label(cell) for cell in row] for row in search_report.rows(search)]
+    rows = [[_label(cell) if cell else "" for cell in row] for row in search_report.rows(search)]
     total = len(search["trials"])
     which = f"The best {len(rows)} of {total:,} trials; report.json has all." if total > len(rows) else ""
     said = f"<p>{escape(search['remark'])}</p>" if search["remark"] else ""
@@ -263,7 +270,7 @@ def _search(report: Report) -> str:
         search_report.summary(search),
         f'<div class="pair"><figure><h3>Trials</h3>{search_report.curves(search)}</figure>'
         f"<div><h3>Importances</h3>{importances}{said}</div></div>"
-        f'<div class="scroll">{_table(names, rows, numeric={0, *range(len(names) - 5, len(names) - 1)})}</div>'
+        + _table(names, rows, numeric={0, *range(len(names) - 5, len(names) - 1)})
         + (f'<p class="why">{which}</p>' if which else ""),
     )
 
@@ -333,7 +340,7 @@ def _facts(facts: Iterable[tuple[str, Any]]) -> str:
 
 def _value(value: Any) -> str:
     if value is None:
-        return "not set"
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -342,19 +349,21 @@ def _value(value: Any) -> str:
 
 
 def _table(names: list[str], rows: list[list[str]], *, numeric: set[int], drawn: set[int] | None = None) -> str:
-    """A table of cells that are HTML already; the first of each row is its heading."""
+    """A table of cells that are HTML already; the first of each row is its heading.
+
+    Each cell has its column's name, under which it stands where the page is too narrow for columns.
+    """
 
     def css(column: int) -> str:
         return ' class="n"' if column in numeric else ' class="draw"' if column in (drawn or ()) else ""
 
+    def cell(column: int, content: str) -> str:
+        tag, scope = ("th", ' scope="row"') if column == 0 else ("td", "")
+        return f'<{tag}{scope}{css(column)} data-name="{escape(names[column])}">{content}</{tag}>'
+
     head = "".join(f'<th scope="col"{css(column)}>{escape(name)}</th>' for column, name in enumerate(names))
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f"<td{css(column)}>{cell}</td>" for column, cell in enumerate(row) if column)
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(f"<tr>{''.join(cell(column, content) for column, content in enumerate(row))}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _label(text: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from app.training.pictures import as_png
+from app.training.wording import counted
 
 _INK, _GREY, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _BLUE, _ORANGE = "#1d4ed8", "#c2410c"
@@ -64,7 +65,9 @@ def curve(name: str, training: list[float], validation: list[float], chosen: int
     legend = [("Training", _BLUE), ("Validation", _ORANGE)]
     parts.append(_legend(left, 14, legend))
     parts.append(_text(width - right, 18, f"chosen: epoch {chosen}, {value}", anchor="end", color=_INK))
-    return _svg(width, height, f"{name} over {epochs} epochs, {value} on validation at the chosen one", parts)
+    return _svg(
+        width, height, f"{name} over {counted(epochs, 'epoch')}, {value} on validation at the chosen one", parts
+    )
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def curves(name: str, lines: list[Curve], *, percent: bool) -> str:
     parts.append(
         _legend(left, 14, [(named[kind], colors[kind]) for kind in named if kind in {line.kind for line in lines}])
     )
-    return _svg(width, height, f"{name} over the epochs of {len(lines)} trials", parts)
+    return _svg(width, height, f"{name} over the epochs of {counted(len(lines), 'trial')}", parts)
 
 
 def shares(parts_of: dict[str, float]) -> str:
@@ -325,7 +328,7 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", color: str = 
 
 
 def _of(bin_: dict[str, Any]) -> str:
-    return f"{bin_['images']:,} images: {bin_['confidence']:.1%} sure, {bin_['accuracy']:.1%} right"
+    return f"{counted(bin_['images'], 'image')}: {bin_['confidence']:.1%} sure, {bin_['accuracy']:.1%} right"
 
 
 def _svg(width: float, height: float, label: str, parts: Iterable[str], css: str = "chart") -> str:

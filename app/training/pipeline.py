@@ -89,6 +89,7 @@ def train(job: JobFolder, spec: TrainingSpec, settings: Settings, reporter: Repo
         promoted=outcome.promoted,
         promotion_reason=outcome.reason,
         decision=outcome.decision,
+        warnings=list(data.split.warnings),
     )
 
 

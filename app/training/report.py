@@ -67,8 +67,9 @@ def write_evaluation(staged: Path, trained: Trained) -> None:
         f"mistakes/{rank:02d}.png": picture(trained.data.images[mistake.position])
         for rank, mistake in enumerate(evaluation.worst)
     }
-    report = report_document(trained, list(pictures))
-    pictures[PREVIEW] = augmented_samples(trained.data, fitted.recipe.augmentation, fitted.recipe.seed)
+    samples = augmented_samples(trained.data, fitted.recipe.augmentation, fitted.recipe.seed)
+    report = report_document(trained, list(pictures), samples.labels)
+    pictures[PREVIEW] = samples.sheet
     for name, content in pictures.items():
         (folder / name).write_bytes(content)
     (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -82,8 +83,10 @@ def write_evaluation(staged: Path, trained: Trained) -> None:
     )
 
 
-def report_document(trained: Trained, pictures: list[str]) -> dict[str, Any]:
+def report_document(trained: Trained, pictures: list[str], preview_labels: list[str]) -> dict[str, Any]:
     """`report.json`, all that the page shows; shares are in [0, 1], intervals of 95 % as [low, high].
+
+    `pictures`: names of those of the worst mistakes. `preview_labels`: of the rows of the augmentation's preview.
 
     Rows of `confusion_matrix` are true classes, columns predicted ones, in the order of `labels`.
     """
@@ -143,6 +146,7 @@ def report_document(trained: Trained, pictures: list[str]) -> dict[str, Any]:
             for mistake, name in zip(evaluation.worst, pictures, strict=True)
         ],
         "augmentation_preview": PREVIEW,
+        "augmentation_preview_labels": preview_labels,
         "best_epoch": fitted.best_epoch,
         "epochs": [asdict(epoch) for epoch in fitted.history],
         "network": {"name": fitted.recipe.architecture.name, "parameters": fitted.model.count_params()},

@@ -64,5 +64,6 @@ class Plan:
         return self._chosen(spec).epochs
 
     def _chosen(self, spec: TrainingSpec) -> Recipe:
-        # Neither augmentation nor epochs hang on bf16.
-        return choose(spec, images=self.images, labels=self.labels, preprocessing=self.preprocessing, bf16=False)
+        # Neither augmentation nor epochs hang on bf16, or on how many images are held out.
+        images, labels = self.images, self.labels
+        return choose(spec, images=images, total=images, labels=labels, preprocessing=self.preprocessing, bf16=False)

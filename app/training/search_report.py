@@ -7,6 +7,7 @@ from typing import Any
 
 from app.jobs.trials import SearchDocument, ranking
 from app.training import page_charts as charts
+from app.training.wording import counted
 
 # Of more trials the page shows the best; report.json has all of them.
 MOST_ROWS = 50
@@ -41,7 +42,7 @@ def summary(search: Section) -> str:
         if counts[state]
     ]
     return (
-        f"{len(trials):,} trials by the method {asked['method']} in {search['seconds'] / 60:,.1f} minutes: "
+        f"{counted(len(trials), 'trial')} by the method {asked['method']} in {search['seconds'] / 60:,.1f} minutes: "
         f"{', '.join(others)}. They saw the training and the validation split only; the values of trial "
         f"{search['best']} were then trained in full."
     )

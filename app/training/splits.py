@@ -12,7 +12,9 @@ import numpy.typing as npt
 from app.errors import TrainingFailed
 from app.jobs.spec import Splits
 from app.store.dataset_report import LEAST_IMAGES
+from app.training.recipes import choose_splits
 from app.training.sources import Source
+from app.training.wording import counted
 
 Indices = npt.NDArray[np.int64]
 
@@ -23,11 +25,6 @@ _SIDES = ("train", "validation", "test")
 _MOST_OF_A_CLASS = 0.3
 _MANY = 20
 _MOST_NAMED = 5
-
-# What is held out where the spec does not say: a share, but no more images than tell two good models apart (the
-# standard error of 90 % of 5,000 is 0.4 points); the others do more good where they train.
-_VALIDATION, _MOST_VALIDATION = 0.1, 2500
-_TEST, _MOST_TEST = 0.15, 5000
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,9 @@ class Split:
     validation: Indices
     test: Indices
     remarks: tuple[str, ...] = ()
-    """What was done beyond sharing out, in sentences for the job's log."""
+    """What was done beyond sharing out, in sentences for the job's progress."""
+    warnings: tuple[str, ...] = ()
+    """Those of the remarks that a reader of the result must know."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class _Shared:
     sides: npt.NDArray[np.int8]
     moved: int
     """Images that the dataset's own folders have on another side."""
+    contradictory: int
+    """Images of the dataset's own test split, or drawn into it by these, that occur under several labels."""
     poor: set[int]
     """Classes with less than half of the test images that were wanted, or that lost much of their training folder."""
 
@@ -61,7 +62,8 @@ def split(source: Source, splits: Splits, seed: int, *, look_alikes: bool = True
     What the dataset's own folders call test or validation is that; only a side that they do not name is drawn from
     the rest. Copies of one file stay together, and so do `look_alikes`, over all classes: no test image was trained
     on. Where the dataset's own folders have some of them on several sides, all of them go to test, or else to
-    validation. Those under several labels train, as far as there are others to test on.
+    validation, also under several labels: what somebody has set aside to test on is not trained on. Of what is drawn,
+    those under several labels train, as far as there are others to test on.
 
     Raises:
         TrainingFailed: a class has too few images.
@@ -92,7 +94,7 @@ def split(source: Source, splits: Splits, seed: int, *, look_alikes: bool = True
 
 
 def _finished(source: Source, shared: _Shared, numbers: Sequence[int | None], apart: Collection[int]) -> Split:
-    remarks = []
+    remarks, warnings = list[str](), list[str]()
     if apart:
         of = {target for number, target in zip(numbers, source.targets.tolist(), strict=True) if number in apart}
         remarks.append(
@@ -100,15 +102,20 @@ def _finished(source: Source, shared: _Shared, numbers: Sequence[int | None], ap
         )
     if shared.moved:
         remarks.append(
-            f"{shared.moved:,} images were moved to the split that has their copies, or images that look the same."
+            f"{counted(shared.moved, 'image')} moved to the split that has a copy, or an image that looks the same."
+        )
+    if shared.contradictory:
+        remarks.append(
+            f"{counted(shared.contradictory, 'image')} to test on show what occurs under another label, too, so that "
+            "no answer can be right on all of them: the dataset's own test folder is kept as it is."
         )
     train, validation, test = (np.flatnonzero(shared.sides == side).astype(np.int64) for side in range(3))
     if len(validation) == 0:
         validation = train
-        remarks.append("No image is left to validate on: those that train validate too, which says little.")
+        warnings.append("No image is left to validate on: those that train validate too, which says little.")
     elif bare := set(range(len(source.labels))) - set(source.targets[validation].tolist()):
-        remarks.append(f"No image of {_named(source, bare)} is left to validate on.")
-    return Split(train, validation, test, tuple(remarks))
+        warnings.append(f"No image of {_named(source, bare)} is left to validate on.")
+    return Split(train, validation, test, (*remarks, *warnings), tuple(warnings))
 
 
 def _look_alikes(source: Source) -> list[int | None]:
@@ -147,15 +154,16 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
     given = np.array([_SIDES.index(name or "train") for name in source.given], np.int8)
     sides = np.zeros(len(given), np.int8)
     pools: list[list[Indices]] = [[] for _ in source.labels]
+    contradictory = 0
     for group in groups:
         # Test before validation before train: the order of the numbers.
         if side := int(given[group].max()):
             sides[group] = side
+            if _SIDES[side] == "test" and len(np.unique(source.targets[group])) > 1:
+                contradictory += len(group)
         else:
             pools[source.targets[group[0]]].append(group)
-    images = len(given)
-    test = min(_TEST, _MOST_TEST / images) if splits.test is None else splits.test
-    validation = min(_VALIDATION, _MOST_VALIDATION / images) if splits.validation is None else splits.validation
+    shares = choose_splits(splits, len(given))
     moved = sides != given
     own, lost = (np.bincount(source.targets[which]) for which in (given == 0, moved & (given == 0)))
     poor = {number for number, count in enumerate(lost.tolist()) if count > _MOST_OF_A_CLASS * own[number]}
@@ -165,7 +173,7 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
         size = sum(map(len, pool))
         wanted = {
             name: 0 if name in source.given else max(1, round(size * share))
-            for name, share in (("test", test), ("validation", validation))
+            for name, share in (("test", shares.test), ("validation", shares.validation))
         }
         ordered = _ordered(pool, source, max(wanted.values()), random)
         # Tiny classes: rounding must not eat up what there is to train on.
@@ -176,7 +184,7 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
             sides[drawn] = _SIDES.index(name)
             if name == "test" and 2 * len(drawn) < count:
                 poor.add(number)
-    return _Shared(sides, int(moved.sum()), poor)
+    return _Shared(sides, int(moved.sum()), contradictory, poor)
 
 
 def _ordered(pool: Sequence[Indices], source: Source, most: int, random: np.random.Generator) -> list[Indices]:

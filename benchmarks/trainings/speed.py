@@ -140,7 +140,7 @@ def _prepared(network: str) -> tuple[Any, Any, Any]:
         {"dataset": "noise", "architecture": asked["architecture"], "batch_size": _BATCH}
     )
     # As for a dataset of which there are many: what the recipe leaves out of short runs is part of the work.
-    recipe = choose(spec, images=50_000, labels=labels, preprocessing=preprocessing, bf16=computes_bf16())
+    recipe = choose(spec, images=50_000, total=50_000, labels=labels, preprocessing=preprocessing, bf16=computes_bf16())
     normalization = choose_normalization(recipe.preprocessing.normalization, [images[:1000]], preprocessing.channels)
     model = build(
         recipe.architecture,

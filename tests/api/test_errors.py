@@ -118,8 +118,14 @@ async def test_requests_that_come_too_early_are_counted(api: API, problem: Probl
     ("body", "location", "said"),
     [
         ({}, ["body", "dataset"], "required"),
-        ({"dataset": "digits", "epochs": 0}, ["body", "epochs"], "greater than or equal to 1"),
-        ({"dataset": "digits", "epochs": "x"}, ["body", "epochs"], "valid integer"),
+        (
+            {"dataset": "digits", "epochs": 0},
+            ["body", "epochs"],
+            "whole number, at least 1 and at most 10,000",
+        ),
+        ({"dataset": "digits", "epochs": "x"}, ["body", "epochs"], "must be a whole number"),
+        ({"dataset": "digits", "epochs": "3"}, ["body", "epochs"], "{'ge': 1, 'le': 10000}"),
+        ({"dataset": "digits", "nesterov": "yes"}, ["body", "nesterov"], "must be true or false"),
         ({"dataset": "../x"}, ["body", "dataset"], "'../x' is not a valid dataset name. Allowed: 1 to 63 characters"),
         ({"dataset": "digits", "model": "A b"}, ["body", "model"], "'A b' is not a valid model name. Allowed: 1 to"),
         ({"dataset": "digits", "epoch": 1}, ["body", "epoch"], "epochs"),

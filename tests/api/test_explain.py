@@ -102,6 +102,29 @@ def test_kserve_has_the_same_explanations(explained: Server, cat: bytes) -> None
     assert f"{first['probability']:.4f}" == own.headers["fovea-probability"]
 
 
+def test_production_is_a_version_for_layers_and_filters_too(explained: Server, version: int, problem: Problem) -> None:
+    """As for images: the one that answers, or would; its number is in the answer, which is not kept for long."""
+    versions = f"{MODEL}/versions"
+    assert (
+        explained.client.get(f"{versions}/production/layers").json()
+        == explained.client.get(f"{versions}/{version}/layers").json()
+    )
+    filters = explained.client.get(f"{versions}/production/filters")
+    picture(filters)
+    assert filters.headers["fovea-version"] == str(version)
+    assert filters.headers["cache-control"] == "no-store"
+    for wrong in ("newest", "0", "1.5", "9" * 10):
+        for what in ("layers", "filters"):
+            refused = problem(explained.client.get(f"{versions}/{wrong}/{what}"), 400, "invalid_request")
+            assert "a version's number, or 'production'" in refused["detail"]
+    assert (
+        "There is no"
+        in problem(explained.client.get("/api/v1/models/roses/versions/production/layers"), 404, "model_not_found")[
+            "detail"
+        ]
+    )
+
+
 def test_tensorflow_is_in_another_process(explained: Server, cat: bytes) -> None:
     """The serving process has none of it in its memory, after an explanation too."""
     picture(explained.client.post(f"{MODEL}/explain", content=cat))

@@ -244,6 +244,14 @@ async def test_rolled_back_version_answers_at_once(api: API, body: dict[str, str
     assert (await api.client.post("/api/v1/predict", content=gray(0))).json()["version"] == 1
 
 
+@pytest.mark.parametrize("version", ["2", True, 2.5])
+async def test_version_to_promote_is_a_number(api: API, problem: Problem, version: object) -> None:
+    """Not a string that looks like one, nor a truth."""
+    response = await api.client.post(f"{MODEL}/promote", json={"version": version})
+    detail = problem(response, 422, "validation_failed")["detail"]
+    assert detail == "body.version: must be a whole number, at least 1 and at most 999,999,999"
+
+
 async def test_version_that_fails_its_checks_is_not_promoted(api: API, registry: Registry, problem: Problem) -> None:
     """A version whose golden examples come out otherwise is refused with the reason; log and answers stay."""
     bad = add_version(registry, forge=lambda images, answers: (images, answers[:, ::-1]))

@@ -98,6 +98,16 @@ def test_built_in_dataset_is_shown(fovea: Fovea) -> None:
     assert "Dataset digits: 1,797 images in 10 classes" in result.output
 
 
+def test_dataset_that_is_not_there_is_told_with_where_it_was_looked_for(fovea: Fovea, tmp_path: Path) -> None:
+    """The message says which datasets there are, in which folder, and which variable names it."""
+    result = fovea("datasets", "show", "nothing")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: There is no dataset 'nothing'. There is: digits, shapes. "
+        f"Looked in {tmp_path / 'workspace'} (FOVEA_WORKSPACE).\n"
+    )
+
+
 def test_name_that_is_taken_is_refused(fovea: Fovea, pictures: Path) -> None:
     """A dataset is never replaced."""
     fovea("datasets", "add", pictures, "--name", "mine")

@@ -156,12 +156,17 @@ def test_version_that_fails_its_checks_is_not_promoted(fovea: Fovea, registry: R
 
 
 def test_rollback_goes_back(fovea: Fovea, registry: Registry) -> None:
-    """The version that was production before is production again."""
+    """The version that was production before is production again; what to type against it is told, not to repeat it."""
     add_version(registry, promote=True)
     add_version(registry, promote=True)
     result = fovea("models", "rollback", "shapes", "--reason", "Cats are dogs.")
-    assert result.output == "Version 1 of shapes is in production.\n"
+    undo = "fovea models promote shapes 2"
+    assert result.output == f"Version 1 of shapes is in production again.\nUndo:     {undo}\n"
     assert registry.promotions("shapes")[-1].action == "rollback"
+    again = fovea("models", "rollback", "shapes")
+    assert again.exit_code == 1
+    assert "it was rolled back to version 1" in again.stderr
+    assert "that was production since: 2.\n" in again.stderr
 
 
 def test_rollback_to_a_version_that_fails_its_checks_is_refused(fovea: Fovea, registry: Registry) -> None:
@@ -179,22 +184,26 @@ def test_rollback_to_a_version_that_fails_its_checks_is_refused(fovea: Fovea, re
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("show", "nothing"), 1, "There is no model 'nothing'"),
+        (
+            ("show", "nothing"),
+            2,
+            "There is: shapes. Looked in {store} (FOVEA_MODEL_STORE).",
+        ),
         (("show", "../x"), 2, "is not a valid model name"),
         (("show", "shapes", "--json"), 2, "name the version"),
-        (("promote", "shapes", 9), 1, "has no version 9"),
+        (("promote", "shapes", 9), 2, "has no version 9. It has: 1. Looked in {store} (FOVEA_MODEL_STORE)."),
         (("promote", "shapes", 0), 2, "0 is not in the range"),
         (("rollback", "shapes"), 1, "no version to go back to"),
     ],
 )
 def test_what_does_not_exist_is_named(
-    fovea: Fovea, registry: Registry, arguments: tuple[object, ...], status: int, message: str
+    fovea: Fovea, registry: Registry, tmp_path: Path, arguments: tuple[object, ...], status: int, message: str
 ) -> None:
-    """Errors say what is wrong and what there is, and their status tells usage from failure."""
+    """Errors say what is wrong, what there is and where, and their status tells usage from failure."""
     add_version(registry, promote=True)
     result = fovea("models", *arguments)
     assert result.exit_code == status
-    assert message in result.stderr
+    assert message.format(store=tmp_path / "store") in result.stderr
 
 
 @pytest.fixture
@@ -206,7 +215,9 @@ def importer(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
         assert command[1:3] == ["-m", "app.training.importer"]
         requests.append(json.loads(Path(command[3]).read_text()))
         if requests[-1]["scaling"] == "caffe":
-            return subprocess.CompletedProcess(command, 1, "", "noise\nThe model has no signature.\n")
+            return subprocess.CompletedProcess(command, 2, "", "noise\nThe model has no signature.\n")
+        if requests[-1]["scaling"] == "imagenet":
+            return subprocess.CompletedProcess(command, 1, "", "The store is full.\n")
         return subprocess.CompletedProcess(command, 0, json.dumps({"version": add_version(registry)}), "noise")
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -257,9 +268,12 @@ def test_imported_version_can_be_promoted_at_once(
 def test_importers_reason_is_told(fovea: Fovea, importer: list[dict[str, Any]], tmp_path: Path) -> None:
     """A model that cannot be imported is refused in the importer's words."""
     result = fovea("models", "import", tmp_path, "--name", "shapes", "--scaling", "caffe")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.endswith("Error: The model has no signature.\n")
     assert len(importer) == 1
+    failed = fovea("models", "import", tmp_path, "--name", "shapes", "--scaling", "imagenet")
+    assert failed.exit_code == 1
+    assert failed.stderr.endswith("Error: The store is full.\n")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_several_models_must_be_told_apart(
 def test_empty_store_says_what_to_do(fovea: Fovea, black: Path) -> None:
     """Without any model the message says how to get one."""
     result = fovea("predict", black)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "train or import one" in result.stderr
 
 

@@ -18,11 +18,12 @@ import pytest
 
 from app.api.security import make_key
 from app.commands import following
+from app.commands.backends import News
 from app.commands.remote import Remote
 from app.commands.train import ARCHITECTURES
 from app.jobs.executors import local_process as real
 from app.jobs.executors.fake import Fake
-from app.jobs.folder import Placement, Progress, now
+from app.jobs.folder import JobResult, Placement, Progress, now
 from app.jobs.jobs import Jobs
 from app.jobs.networks import Architecture, SimpleCNN
 from app.jobs.spec import TrainingSpec
@@ -122,7 +123,7 @@ def test_folder_is_uploaded_first(fovea: Fovea, server: Server, server_jobs: Job
         assert server.client.get("/api/v1/datasets/snaps").json()["images"] == 20
         assert server_jobs.list()[0].spec().dataset == "snaps"
         again = fovea("train", pictures, "--name", "snaps", "--server", server.url)
-        assert again.exit_code == 2
+        assert again.exit_code == 1
         assert "fovea train snaps" in again.stderr
         assert fovea("train", "snaps", "--server", server.url).exit_code == 0
 
@@ -145,7 +146,8 @@ def test_cancelled_job_ends_the_command_with_status_1(fovea: Fovea, server: Serv
     job = fovea("train", "digits", "--detach", "--server", server.url).stdout.strip()
     (server_jobs.get(job).path / "log.txt").write_text("one\ntwo\n")
     assert fovea("jobs", "log", job, "--tail", 1, "--server", server.url).output == "two\n"
-    assert fovea("jobs", "cancel", job, "--server", server.url).exit_code == 0
+    cancelled = fovea("jobs", "cancel", job, "--server", server.url)
+    assert (cancelled.exit_code, cancelled.stdout) == (0, f"Job {job} is cancelled.\n")
     followed = fovea("jobs", "follow", job, "--server", server.url)
     assert followed.exit_code == 1
     assert f"Job {job} cancelled: Cancelled before it began." in followed.stderr
@@ -166,12 +168,20 @@ def test_unreadable_job_is_listed_among_the_others(
         assert result.exit_code == 0, result.output
         lines = [line.split()[:2] for line in result.stdout.splitlines()[1:4]]
         assert lines == [[last.id, "queued"], [spoilt.id, "unreadable"], [first.id, "queued"]]
-        assert "depth: Extra inputs are not permitted" in result.stdout
+        assert "depth: there is no such field" in result.stdout
         followed = fovea("jobs", "follow", spoilt.id, *arguments)
         assert followed.exit_code == 1
         assert f"The spec.json of job {spoilt.id} is not valid here" in followed.stderr
     for job in (first, spoilt, last):
         server_jobs.cancel(job.id)
+
+
+def test_cancelled_job_is_said_to_be_so_only_when_it_is(fovea: Fovea, jobs: Jobs) -> None:
+    """One that waits is cancelled at once; one that a trainer is at work on is asked to stop."""
+    waiting, running = (jobs.submit(TrainingSpec(dataset="digits")) for _ in range(2))
+    assert fovea("jobs", "cancel", waiting.id, "--local").stdout == f"Job {waiting.id} is cancelled.\n"
+    with running.hold():
+        assert fovea("jobs", "cancel", running.id, "--local").stdout == f"Job {running.id} is asked to stop.\n"
 
 
 def test_cancelling_too_late_is_told(fovea: Fovea, jobs: Jobs) -> None:
@@ -199,6 +209,26 @@ def test_interrupted_command_leaves_the_job_running(server: Server, server_jobs:
         assert not job.cancel_requested
         server_jobs.cancel(job.id)
         wait_for(job, "cancelled")
+
+
+def test_all_that_a_job_has_said_is_told_to_who_comes_later(
+    fovea: Fovea, server: Server, server_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it ended before, with what was said between the epochs; over a server and without one."""
+    monkeypatch.setenv("FOVEA_WORKSPACE", str(server_jobs.root.parent))
+    job = server_jobs.submit(TrainingSpec(dataset="digits"))
+    job.append(Progress(at=now(), attempt=1, phase="dataset", message="20 images"))
+    job.append(Progress(at=now(), attempt=1, phase="fit", message="7 parameters"))
+    with supervise(server_jobs, Fake(epochs=2)):
+        wait_for(job, "succeeded")
+    job.append(Progress(at=now(), attempt=1, phase="promote", message="not promoted"))
+    for arguments in (("--server", server.url), ("--local",)):
+        lines = fovea("jobs", "follow", job.id, *arguments).stdout.splitlines()
+        said = ["dataset: 20 images", "fit: 7 parameters", "epoch 1/2", "epoch 2/2", "promote: not promoted"]
+        assert [line.partition("  ")[0] for line in lines[:6]] == [
+            *said,
+            "Trained digits version 1, accuracy 0.7500 on the test split.",
+        ]
 
 
 def test_following_survives_a_restart_of_the_server(tmp_path: Path) -> None:
@@ -239,6 +269,20 @@ def test_workspace_without_jobs_is_named(fovea: Fovea, tmp_path: Path) -> None:
     result = fovea("jobs", "list", "--local")
     assert result.exit_code == 0
     assert result.stderr == f"No training jobs in {tmp_path / 'workspace'} (FOVEA_WORKSPACE).\n"
+
+
+def test_job_that_is_not_found_is_told_with_where_it_was_looked_for(
+    fovea: Fovea, server: Server, jobs: Jobs, tmp_path: Path
+) -> None:
+    """Server and command may have workspaces of their own: each names the one that it looked in."""
+    job = jobs.submit(TrainingSpec(dataset="digits")).id
+    for command in ("follow", "cancel", "log", "trials"):
+        missing = fovea("jobs", command, "20260101-000000-0000000", "--local").stderr
+        assert f"The newest: {job}. Looked in {tmp_path / 'workspace'} (FOVEA_WORKSPACE).\n" in missing
+        asked = fovea("jobs", command, job, "--server", server.url).stderr
+        assert f"There is no job {job!r}" in asked
+        assert f"Asked the server at {server.url}; --local looks in the workspace here (FOVEA_WORKSPACE).\n" in asked
+    assert f"There is no dataset 'mine' at {server.url}. " in fovea("train", "mine", "--server", server.url).stderr
 
 
 def test_something_else_at_the_address_is_told(fovea: Fovea, server: Server) -> None:
@@ -295,7 +339,7 @@ def test_local_job_that_cannot_work_is_refused_at_once(fovea: Fovea, jobs: Jobs,
     for image in sorted((pictures / "dark").iterdir())[1:]:
         image.unlink()
     refused = fovea("train", pictures, "--local")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "fewer than 2 images of 'dark'" in refused.stderr
     assert fovea("train", "none", "--local").exit_code != 0
     assert jobs.list() == []
@@ -323,6 +367,18 @@ def test_pictures_that_were_left_out_are_named_before_the_training(fovea: Fovea,
     assert "notes-3.txt" not in added
     assert added.endswith(", and 2 more.")
     assert "Warning: Images that occur several times under different labels: 1." in result.stderr
+
+
+def test_summary_has_what_the_data_warn_of(fovea: Fovea, jobs: Jobs) -> None:
+    """A result that may mislead says so where its accuracy is read, on a terminal too, where no line stays."""
+    job = jobs.submit(TrainingSpec(dataset="digits"))
+    warnings = ["No image of 'star' is left to validate on."]
+    job.write_result(
+        JobResult(model="digits", version=1, metrics={}, promoted=False, promotion_reason="manual", warnings=warnings)
+    )
+    job.write_state(job.state().model_copy(update={"state": "succeeded", "attempt": 1}))
+    lines = fovea("jobs", "follow", job.id, "--local").stdout.splitlines()
+    assert lines[:2] == ["Trained digits version 1.", f"Warning:  {warnings[0]}"]
 
 
 def test_failed_job_ends_with_its_reason(fovea: Fovea, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +471,7 @@ def test_lines_tell_of_trials(jobs: Jobs, capsys: pytest.CaptureFixture[str]) ->
     document = jobs.document(job.id)
     assert (document.trial, document.trials) == (2, 6)
     with following.showing() as view:
-        view.show(document)
+        view.show(News(document, job.progress_after(0)))
     assert re.fullmatch(r"trial 2 of 6: validation accuracy 0\.9; 2 min [345] s left\n", capsys.readouterr().out)
 
 
@@ -423,17 +479,17 @@ def test_lines_tell_of_trials(jobs: Jobs, capsys: pytest.CaptureFixture[str]) ->
     ("arguments", "message"),
     [
         ((), "Name a DATASET"),
-        (("nothing",), "There is no dataset 'nothing'. Datasets: digits, shapes"),
+        (("nothing",), "workspace (FOVEA_WORKSPACE). Datasets: digits, shapes; or"),
         (("./nothing",), "There is no file or folder './nothing'"),
         (("digits", "--name", "x"), "--name is for one that is added from a path"),
-        (("digits", "--epochs", 0), "epochs: Input should be greater than or equal to 1."),
+        (("digits", "--epochs", 0), "epochs: must be a whole number, at least 1 and at most 10,000."),
         (("digits", "--model", "A B"), "model: "),
         (("digits", "--detach"), "drop --server and --detach"),
         (("digits", "--server", "http://x"), "drop --server and --detach"),
         (("digits", "--spec", "{path}/list.json"), "holds no JSON object"),
         (("digits", "--spec", "{path}/broken.json"), "is not JSON"),
-        (("digits", "--search", "{path}/extra.json"), "search.depth: Extra inputs are not permitted."),
-        (("digits", "--spec", "{path}/extra.json"), "depth: Extra inputs are not permitted."),
+        (("digits", "--search", "{path}/extra.json"), "search.depth: There is no such field. Allowed: method, space,"),
+        (("digits", "--spec", "{path}/extra.json"), "depth: There is no such field. Allowed: dataset, model,"),
     ],
 )
 @pytest.mark.usefixtures("fake")
@@ -448,6 +504,32 @@ def test_wrong_usage_is_status_2_and_submits_nothing(
     assert result.exit_code == 2
     assert message in result.stderr
     assert jobs.list() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"epoch": 3}, "There is no such field. Allowed: dataset, model, shapes"),
+        ({"architecture": {"name": "simple_cnn", "widht": 1}}, "simple_cnn.widht: There is no such field. Allowed"),
+        ({"architecture": {"name": "vgg"}}, "architecture: "),
+        ({"precisions": ["bf17"]}, "precisions.0: "),
+        ({"search": {"space": {"warmup": {"low": 0, "hihg": 1}}, "trials": 1}}, "Allowed: low, high, log, step"),
+        ({"model": "A B"}, "'A B' is not a valid model name. Allowed: 1 to 63 characters"),
+        ({"seed": -1, "epochs": 0, "warmup": 2, "momentum": 1, "schedule": "steps"}, "; and 2 more."),
+    ],
+)
+@pytest.mark.usefixtures("fake")
+def test_wrong_spec_is_told_in_the_words_of_the_api(
+    fovea: Fovea, server: Server, tmp_path: Path, wrong: dict[str, Any], told: str
+) -> None:
+    """Which field is wrong, why and what is allowed: the same sentence, whoever is given the spec."""
+    (tmp_path / "spec.json").write_text(json.dumps({"dataset": "digits"} | wrong))
+    refused = server.client.post("/api/v1/training-jobs", json={"dataset": "digits"} | wrong)
+    detail = refused.json()["detail"].replace("body.", "").rstrip(".")
+    assert told in f"{detail}."
+    result = fovea("train", "--spec", tmp_path / "spec.json", "--local")
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: The training spec is wrong. {detail}.\n"
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,14 @@ def test_debris_of_dead_submissions_is_removed_and_fresh_ones_are_kept(jobs: Job
 
 @pytest.mark.parametrize("job_id", ["nothing", "../jobs", "", "a/b", "x" * 200, "é", ".new-1"])
 def test_unknown_or_forged_ids_are_not_found(jobs: Jobs, job_id: str) -> None:
-    """An id that no job has, or that tries to leave the folder, is not found."""
-    jobs.submit(SPEC)
-    with pytest.raises(JobNotFound, match="There is no job"):
+    """An id that no job has, or that tries to leave the folder, is not found; the newest that there are, are named."""
+    with pytest.raises(JobNotFound, match=r"There is no job .*, nor any"):
         jobs.get(job_id)
+    older = jobs.submit(SPEC)
+    newest = [jobs.submit(SPEC).id for _ in range(5)][::-1]
+    with pytest.raises(JobNotFound, match=f"The newest: {', '.join(newest)}[.]$"):
+        jobs.get(job_id)
+    assert older.id not in newest
 
 
 def test_cancelling_a_queued_job_ends_it_at_once(jobs: Jobs) -> None:
@@ -169,8 +173,8 @@ def test_folder_that_is_no_job_is_passed_over(jobs: Jobs) -> None:
 
 SPOILT = [
     ("state.json", "{", "EOF while parsing"),
-    ("spec.json", '{"dataset": "digits", "dropout": 1}', "dropout: Extra inputs are not permitted"),
-    ("result.json", "{}", "model: Field required"),
+    ("spec.json", '{"dataset": "digits", "dropout": 1}', "dropout: there is no such field"),
+    ("result.json", "{}", "model: required"),
 ]
 
 
@@ -331,6 +335,37 @@ def test_log_is_cut_to_its_last_lines(jobs: Jobs) -> None:
     assert jobs.log(job.id, lines=2) == "third\nfour\n"
     assert jobs.log(job.id, lines=9) == "first\nsecond\ufffd\nthird\nfour\n"
     assert jobs.log(job.id, lines=0) == ""
+
+
+def test_log_is_shown_without_what_libraries_say_of_themselves(jobs: Jobs) -> None:
+    """TensorFlow cannot be told to begin in silence; its warnings and errors are shown, and the file has all."""
+    job = jobs.submit(SPEC)
+    said = [
+        "loading TensorFlow, 2 threads",
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1795411167.939922    3949 port.cc:153] oneDNN custom operations are on.",
+        "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",
+        "W0000 00:00:1795411167.939922    3949 cpu.cc:1] Allocation exceeds the free memory.",
+        "E0000 00:00:1795411167.939922    3949 gpu.cc:1] No such device.",
+        "INFO of our own",
+    ]
+    (job.path / "log.txt").write_text("".join(f"{line}\n" for line in said))
+    shown = [said[0], *said[4:]]
+    assert jobs.log(job.id).splitlines() == shown
+    assert jobs.log(job.id, lines=4).splitlines() == shown
+
+
+def test_queued_job_tells_how_many_go_before_it(jobs: Jobs) -> None:
+    """Those that have begun and those that came before; once it has begun itself, that is over."""
+    done, running, older, job, _ = (jobs.submit(SPEC) for _ in range(5))
+    done.write_state(done.state().model_copy(update={"state": "succeeded"}))
+    running.write_state(running.state().model_copy(update={"state": "running", "attempt": 1}))
+    assert jobs.document(job.id).ahead == 2
+    assert [listed.ahead for listed in jobs.documents().jobs] == [3, 2, 1, None, None]
+    older.write_state(older.state().model_copy(update={"state": "cancelled"}))
+    assert jobs.document(job.id).ahead == 1
+    job.write_state(job.state().model_copy(update={"state": "running", "attempt": 1}))
+    assert jobs.document(job.id).ahead is None
 
 
 def test_long_log_is_not_read_whole(jobs: Jobs) -> None:

@@ -22,4 +22,4 @@ def recipe(
     """What is chosen for a spec with `fields` and such a dataset."""
     spec = TrainingSpec.model_validate({"dataset": "pets", **fields})
     preprocessing = Preprocessing(height=side, width=side, color=color)
-    return choose(spec, images=images, labels=labels, preprocessing=preprocessing, bf16=bf16)
+    return choose(spec, images=images, total=images, labels=labels, preprocessing=preprocessing, bf16=bf16)

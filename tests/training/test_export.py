@@ -21,6 +21,7 @@ from app.jobs.folder import JobFolder
 from app.jobs.networks import SimpleCNN
 from app.jobs.spec import TrainingSpec
 from app.openvino_import import import_openvino
+from app.preprocessing import Preprocessing
 from app.serving.runtimes.compiled_models import CompiledModels
 from app.serving.runtimes.loading import load_openvino
 from app.store.builtin import builtin_reports
@@ -75,7 +76,8 @@ def _export_untrained(registry: Registry, workspace: Path, **fields: Any) -> Exp
 
 def _untrained(spec: TrainingSpec, data: TrainingData) -> Fitted:
     tiny = spec.model_copy(update={"architecture": SimpleCNN(filters=(4,), dense_units=0)})
-    recipe = choose(tiny, images=len(data.train), labels=data.labels, preprocessing=data.preprocessing, bf16=False)
+    counts = {"images": len(data.train), "total": len(data.targets)}
+    recipe = choose(tiny, **counts, labels=data.labels, preprocessing=data.preprocessing, bf16=False)
     scale = choose_normalization("0..1", [], data.preprocessing.channels)
     network = build(recipe.architecture, data.preprocessing, scale, len(data.labels), seed=0)
     epoch = Epoch(1, loss=1.0, accuracy=0.3, val_loss=1.0, val_accuracy=0.3, learning_rate=0.1, seconds=1.0)
@@ -360,6 +362,19 @@ def test_a_mirrored_network_is_calibrated_too(tmp_path: Path) -> None:
     assert calibrated.loss == pytest.approx(cross_entropy(expected, data.targets[data.validation]), abs=1e-6)
 
 
+def test_the_spec_of_a_version_chooses_nothing_when_it_is_trained_again(good: Exported, tmp_path: Path) -> None:
+    """Size, colour, splits and recipe are in it: prepared and chosen again, it is what it is, whatever the defaults."""
+    manifest = good.registry.verify("shapes", good.version)
+    again, data, _, _ = prepared_job(tmp_path, **(manifest.training_spec or {}))
+    assert again.model_dump(mode="json") == manifest.training_spec
+    assert data.preprocessing == good.data.preprocessing
+    for side in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(data, side), getattr(good.data, side))
+    other = Preprocessing(height=99, width=99)
+    recipe = choose(again, images=7, total=9, labels=["left", "right"], preprocessing=other, bf16=True)
+    assert recipe.model_dump(mode="json") == manifest.training_spec
+
+
 def test_the_report_counts_what_was_found_in_the_data(good: Exported) -> None:
     """All that the dataset's own report found odd is there as numbers, whether it gives a number or a list."""
     known = builtin_reports()["shapes"].model_copy(
@@ -376,7 +391,7 @@ def test_the_report_counts_what_was_found_in_the_data(good: Exported) -> None:
         }
     )
     trained = Trained(good.job.id, good.data, good.fitted, good.evaluation, {}, known)
-    data = report_document(trained, ["picture"] * len(good.evaluation.worst))["data"]
+    data = report_document(trained, ["picture"] * len(good.evaluation.worst), [])["data"]
     assert [data[name] for name in FOUND] == [1, 2, 3, 4, 5, 6, 7, 8, 2]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.preprocessing import Float32Array
+from app.store.datasets import Datasets
 from app.store.manifest import PrecisionCheck
 from app.training.calibration import Calibrated
 from app.training.checkpoint import Epoch
@@ -19,9 +20,11 @@ from app.training.fit import Fitted
 from tests.training.conftest import prepared_job
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> TrainingData:
-    _, data, _, _ = prepared_job(tmp_path, shapes={"images": 900, "noise": 0.1}, splits={"test": 0.4})
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    _, data, _, _ = prepared_job(
+        tmp_path_factory.mktemp("workspace"), shapes={"images": 900, "noise": 0.1}, splits={"test": 0.4}
+    )
     return data
 
 
@@ -66,8 +69,56 @@ def test_a_class_that_is_mistaken_is_named(data: TrainingData) -> None:
     assert (confusion.label, confusion.predicted, confusion.images) == (first, second, 60)
     said = _said(data, evaluation)
     assert f"warning: The weakest class is {first!r}" in said
-    assert f"most often taken for {second!r}" in said
+    assert f"taken for {second!r}" in said
     assert "weakest" not in _said(data, _evaluation(data, _answers(data, wrong=0)))
+
+
+def test_every_class_without_a_right_answer_is_named(data: TrainingData) -> None:
+    """A warning, with how many there were of each and what they were taken for; and those hardly ever right after."""
+    answers = np.roll(_answers(data, wrong=0), 1, axis=1)
+    said = _said(data, _evaluation(data, answers))
+    named = ", ".join(
+        f"{label!r} (0 of {int((data.targets[data.test] == number).sum())}, taken for {other!r})"
+        for number, (label, other) in enumerate(zip(data.labels, np.roll(data.labels, -1).tolist(), strict=True))
+    )
+    assert f"warning: Not one test image is recognised of {named}." in said
+    assert "weakest" not in said
+    support = int((data.targets[data.test] == 0).sum())
+    said = _said(data, _evaluation(data, _answers(data, wrong=support - 5)))
+    first, second = data.labels[:2]
+    assert (
+        f"warning: Seldom recognised, less than half as often as all test images: {first!r} (5 of {support}, " in said
+    )
+    assert f"taken for {second!r})." in said
+    assert "Not one" not in said
+
+
+def test_a_finding_sends_nobody_to_a_field_that_the_report_does_not_have(data: TrainingData) -> None:
+    """A dataset's warning names fields of the dataset's report; here it says where else to look."""
+    known = (
+        Datasets(Path("none"))
+        .report("digits")
+        .model_copy(
+            update={
+                "name": "pets",
+                "warnings": [
+                    "Hardly any images in 'star': fewer than 10. See small_classes.",
+                    "Images of an extreme size: 2. See extreme_sizes.",
+                    "'cat': no usable image in there, hence no class. See the rejected files.",
+                ],
+            }
+        )
+    )
+    evaluation = _evaluation(data, _answers(data, wrong=3))
+    texts = [finding.text for finding in findings(evaluation, _fitted(), data, {}, known)]
+    assert not [text for text in texts if "See " in text]
+    assert (
+        "The dataset: Hardly any images in 'star': fewer than 10. The table of the classes says how many each has."
+        in texts
+    )
+    shown = "The command fovea datasets show pets names them."
+    assert f"The dataset: Images of an extreme size: 2. {shown}" in texts
+    assert f"The dataset: 'cat': no usable image in there, hence no class. {shown}" in texts
 
 
 def test_what_is_no_better_than_guessing_is_called_so(data: TrainingData) -> None:
@@ -75,6 +126,13 @@ def test_what_is_no_better_than_guessing_is_called_so(data: TrainingData) -> Non
     answers = np.roll(_answers(data, wrong=0), 1, axis=1)
     assert "warning: It is not shown to be better than always answering" in _said(data, _evaluation(data, answers))
     assert "better than always" not in _said(data, _evaluation(data, _answers(data, wrong=3)))
+
+
+def test_what_is_left_out_of_validation_is_a_warning(data: TrainingData) -> None:
+    """What the split warns of stands before the reader of the result, too."""
+    warned = replace(data, split=replace(data.split, warnings=("No image of 'star' is left to validate on.",)))
+    said = _said(warned, _evaluation(warned, _answers(warned, wrong=0)))
+    assert said.startswith("warning: No image of 'star' is left to validate on.\n")
 
 
 def test_learning_by_heart_is_called_so(data: TrainingData) -> None:

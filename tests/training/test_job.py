@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,14 @@ from typing import Any
 import pytest
 
 from app.jobs.folder import JobFolder
+from app.store.datasets import Datasets
 from app.store.registry import Registry
 from app.training import __main__ as trainer
+from tests.store.archives import make_zip, picture
 from tests.training.forked import Forked
+
+# So few dark pictures that they cannot train, validate and test.
+_FEW = {"dark": range(2), "light": range(100, 250, 5)}
 
 
 def _start(job: JobFolder, store: Path, workspace: Path) -> subprocess.Popen[bytes]:
@@ -80,17 +86,30 @@ def test_digits_by_default_survives_kill_9_and_ends_above_98_percent(
 
 
 def test_killed_in_every_phase_a_job_still_makes_one_version(submit: Any, workspace: Path, tmp_path: Path) -> None:
-    """`kill -9` while evaluating, exporting, registering and promoting: one version in the end, promoted once."""
+    """`kill -9` while evaluating, exporting, registering and promoting: one version in the end, promoted once.
+
+    What the last attempt is warned of by the data stands in the result, as in the report that an earlier one wrote.
+    """
     store = tmp_path / "store"
-    job = submit(dataset="shapes", shapes={"images": 60}, epochs=1, batch_size=16, promotion="always", precisions=[])
+    files = {f"{label}/{shade}.png": picture(shade) for label, shades in _FEW.items() for shade in shades}
+    Datasets(workspace / "datasets").add("shades", make_zip(tmp_path / "shades.zip", files))
+    spec = {"epochs": 1, "batch_size": 16, "promotion": "always", "precisions": [], "near_duplicates": "ignore"}
+    job = submit(dataset="shades", architecture={"name": "simple_cnn"}, **spec)
     for phase in ("evaluate", "export", "register", "promote"):
         assert _fork(job, store, workspace, killed_in=phase).wait(120) == -signal.SIGKILL
     assert _fork(job, store, workspace).wait(120) == 0
     assert job.state().state == "succeeded"
     registry = Registry(store)
-    assert registry.versions("shapes") == [1]
-    assert [entry.version for entry in registry.promotions("shapes")] == [1]
-    registry.verify("shapes", 1)
+    assert registry.versions("shades") == [1]
+    assert [entry.version for entry in registry.promotions("shades")] == [1]
+    registry.verify("shades", 1)
+    warning = "No image of 'dark' is left to validate on."
+    assert ("dataset", warning) in [(line.phase, line.message) for line in job.progress()]
+    result = job.result()
+    assert result is not None
+    assert result.warnings == [warning]
+    report = json.loads((registry.folder("shades", 1) / "evaluation" / "report.json").read_text())
+    assert {"level": "warning", "text": warning} in report["findings"]
 
 
 def test_a_running_job_can_be_cancelled(submit: Any, workspace: Path, tmp_path: Path) -> None:

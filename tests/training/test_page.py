@@ -6,14 +6,17 @@ import copy
 import io
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from app.jobs.spec import Augmentation
 from app.preprocessing import UInt8Array
 from app.training import page_charts
+from app.training.augmented_samples import augmented_samples
 from app.training.page import page
 from app.training.pictures import picture
 
@@ -121,6 +124,7 @@ def _report(labels: list[str]) -> dict[str, Any]:
             }
         ],
         "augmentation_preview": "augmentation.png",
+        "augmentation_preview_labels": labels[:5],
         "best_epoch": 4,
         "epochs": epochs,
         "network": {"name": "simple_cnn", "parameters": 1234},
@@ -229,6 +233,55 @@ def test_a_perfect_result_has_no_gallery_of_mistakes() -> None:
     text = Parsed(page(report, PICTURES)).text
     assert "every test image was answered rightly" in text
     assert "Worst mistakes" not in text
+
+
+def test_every_cell_says_what_it_is_where_columns_have_no_room() -> None:
+    """On a telephone each row is a block: the name of its column stands before each cell, and no table is cut."""
+    elements = Parsed(page(_report(["cat", "dog", "frog"]), PICTURES)).elements
+    cells = [attributes for tag, attributes in elements if tag == "td" or attributes.get("scope") == "row"]
+    heads = [tag for tag, attributes in elements if attributes.get("scope") == "col"]
+    assert len(heads) >= 20
+    assert all("data-name" in cell for cell in cells)
+    assert {"Class", "Recall", "Precision", "True class"} <= {cell["data-name"] for cell in cells}
+    style = page(_report(["cat", "dog"]), PICTURES).partition("<style>")[2].partition("</style>")[0]
+    assert "content: attr(data-name)" in style.partition("@media screen and (max-width: 720px)")[2]
+
+
+def test_one_is_not_spoken_of_as_many() -> None:
+    """One epoch, one mistake, one image in a bin."""
+    report = _report(["cat", "dog", "frog"])
+    report["epochs"] = report["epochs"][:1]
+    report["best_epoch"] = 1
+    report["test"] |= {"mistakes": 1}
+    for bin_ in report["test"]["calibration"]["bins"]:
+        bin_["images"] = 1
+    html = page(report, PICTURES)
+    assert not re.search(r"\b1 (epochs|images|trials)\b|All 1\b", html)
+    assert "The only one, as the model sees it" in html
+
+
+def test_augmented_samples_are_labelled() -> None:
+    """Each row of the preview has the label of its class beside it; of many classes the page says how many it shows."""
+    html = page(_report(["cat", "dog", "<frog>"]), PICTURES)
+    rows = re.findall(r"<li><span><bdi>([^<]*)</bdi></span></li>", html)
+    assert rows == ["cat", "dog", "&lt;frog&gt;"]
+    assert "A row a class: a training image" in html
+    assert "A row a class of 5 of the 60 classes" in page(_report([f"class {n}" for n in range(60)]), PICTURES)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 12])
+def test_the_preview_of_augmentation_has_a_row_a_class(classes: int) -> None:
+    """However rare a class is: the pictures of a row are of the class whose label the row has."""
+    targets = np.array([0] * 50 + list(range(classes)))
+    images = (targets.astype(np.uint8) * 20)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    labels = [f"class {number}" for number in range(classes)]
+    data: Any = SimpleNamespace(images=images, targets=targets, labels=labels, train=np.arange(len(targets)))
+    samples = augmented_samples(data, Augmentation(), seed=3)
+    with Image.open(io.BytesIO(samples.sheet)) as sheet:
+        tall = (sheet.height + 4) // len(samples.labels)
+        shown = [sheet.getpixel((10, row * tall + 10)) for row in range(len(samples.labels))]
+    assert len(set(samples.labels)) == min(5, classes)
+    assert shown == [(20 * labels.index(label),) * 3 for label in samples.labels]
 
 
 def test_many_classes_make_a_matrix_of_pixels() -> None:

@@ -92,7 +92,9 @@ def test_every_size_gets_a_network_that_can_be_built(side: int, color: str) -> N
 def test_a_narrow_picture_gets_fewer_stages() -> None:
     """A strip of 256 x 10 pixels cannot be halved as often as it is wide."""
     preprocessing = Preprocessing(height=10, width=256)
-    chosen = choose(TrainingSpec(dataset="x"), images=50, labels=["ab", "cd"], preprocessing=preprocessing, bf16=False)
+    chosen = choose(
+        TrainingSpec(dataset="x"), images=50, total=50, labels=["ab", "cd"], preprocessing=preprocessing, bf16=False
+    )
     build(chosen.architecture, preprocessing, Normalization((0.0,) * 3, (255.0,) * 3), 2, seed=0)
     assert isinstance(chosen.architecture, ResNetSmall)
     assert len(chosen.architecture.filters) == 3
@@ -146,8 +148,34 @@ def test_a_recipe_comes_back_as_it_is() -> None:
     spec = TrainingSpec.model_validate_json(first.model_dump_json())
     assert spec.model_dump() == first.model_dump()
     other = Preprocessing(height=96, width=96)
-    again = choose(spec, images=10, labels=["left", "right"], preprocessing=other, bf16=False)
+    again = choose(spec, images=10, total=10, labels=["left", "right"], preprocessing=other, bf16=False)
     assert again == first
+
+
+def test_nothing_that_was_chosen_is_left_open_in_a_recipe() -> None:
+    """Size, colour, shares held out and all: what is null is what the job does without, or not for training."""
+    chosen = recipe(images=44_000, side=40, architecture={"name": "mobilenet_v2"}).model_dump(mode="json")
+    assert _open(chosen) == {
+        "architecture.weights",
+        "early_stopping",
+        "resources.cpus",
+        "resources.memory_gb",
+        "search",
+    }
+    assert chosen["preprocessing"] | {"height": 40, "width": 40, "color": "rgb"} == chosen["preprocessing"]
+    assert chosen["splits"] == {"validation": 2500 / 44_000, "test": 5000 / 44_000}
+    asked = recipe(preprocessing={"width": 64, "color": "grayscale"}, splits={"test": 0.2}, step_epochs=7)
+    assert (asked.preprocessing.width, asked.preprocessing.height, asked.preprocessing.color) == (64, 32, "grayscale")
+    assert (asked.splits.test, asked.splits.validation, asked.step_epochs) == (0.2, 0.1, 7)
+
+
+def _open(spec: dict[str, Any], prefix: str = "") -> set[str]:
+    """Paths of what is null."""
+    found = {f"{prefix}{name}" for name, value in spec.items() if value is None}
+    for name, value in spec.items():
+        if isinstance(value, dict):
+            found |= _open(value, f"{prefix}{name}.")
+    return found
 
 
 def test_rates_follow_the_optimizer_that_was_asked_for() -> None:

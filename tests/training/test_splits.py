@@ -103,7 +103,7 @@ def test_a_class_of_two_trains_and_tests() -> None:
     for seed in range(10):
         sides = split(source, Splits(), seed=seed)
         assert [(source.targets[side] == 0).sum() for side in (sides.train, sides.validation, sides.test)] == [1, 0, 1]
-        assert sides.remarks == ("No image of 'rare' is left to validate on.",)
+        assert sides.remarks == sides.warnings == ("No image of 'rare' is left to validate on.",)
 
 
 def test_where_all_classes_have_two_images_those_that_train_validate_too() -> None:
@@ -112,7 +112,7 @@ def test_where_all_classes_have_two_images_those_that_train_validate_too() -> No
     assert sides.train.tolist() == sides.validation.tolist()
     assert len(sides.train) == len(sides.test) == 2
     assert not set(sides.train.tolist()) & set(sides.test.tolist())
-    assert "those that train validate too" in sides.remarks[0]
+    assert "those that train validate too" in sides.warnings[0]
 
 
 def test_a_class_that_is_too_small_is_named() -> None:
@@ -171,9 +171,7 @@ class TestLookAlikes:
         assert {0, 5, 11, 12} <= test
         assert {2, 6, 7} <= validation
         assert (len(train), len(validation), len(test)) == (67, 11, 22)
-        assert sides.remarks == (
-            "4 images were moved to the split that has their copies, or images that look the same.",
-        )
+        assert sides.remarks == ("4 images moved to the split that has a copy, or an image that looks the same.",)
 
     def test_copies_of_a_file_across_own_folders_are_moved_too(self) -> None:
         """Whether or not anybody looked for look-alikes."""
@@ -183,6 +181,28 @@ class TestLookAlikes:
         for look_alikes in (True, False):
             source = _source({"a": 50, "b": 50}, contents, given)
             assert {0, 5} <= _sides(split(source, Splits(), 0, look_alikes=look_alikes))[2]
+
+    @pytest.mark.parametrize("copies", [True, False])
+    def test_contradictions_across_own_folders_are_tested_on_and_told(self, copies: bool) -> None:
+        """What somebody has set aside to test on is never trained on, whatever its labels; the log counts them."""
+        given: list[str | None] = ["test" if n % 10 < 2 else "train" for n in range(100)]
+        contents = [str(number) for number in range(100)]
+        groups: list[int | None] = [None] * 100
+        # One across folders and labels, one across labels within the test folder.
+        for number, positions in enumerate([(0, 55), (10, 60)]):
+            for position in positions:
+                groups[position] = number
+                if copies:
+                    contents[position] = f"copy {number}"
+        sides = split(_source({"a": 50, "b": 50}, contents, given, groups), Splits(), seed=0)
+        train, _, test = _sides(sides)
+        assert {0, 55, 10, 60} <= test
+        assert not {0, 55, 10, 60} & train
+        assert sides.remarks == (
+            "1 image moved to the split that has a copy, or an image that looks the same.",
+            "4 images to test on show what occurs under another label, too, so that no answer can be right on all of "
+            "them: the dataset's own test folder is kept as it is.",
+        )
 
     def test_a_training_folder_is_not_emptied_for_look_alikes(self) -> None:
         """Where much of a class looks like what is in the test folder, that is how it looks; copies still move."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from starlette.requests import Request
@@ -37,13 +38,12 @@ async def model(request: Request) -> Response:
     """All versions of a model, and whether it can be answered for."""
     services = services_of(request.scope)
     name = check_name(request.path_params["model"], "model")
-    status = status_of(services, name)
-    versions, promoted = await _versions(services, name, status)
+    status, standing = status_of(services, name), await _standing(services, name)
     ready = status is not None and status.state in ("ready", "degraded") and not services.lifecycle.stopping
     document: dict[str, Any] = {
         "name": name,
         "ready": ready,
-        "model_version_status": [_standing(version, status, promoted) for version in reversed(versions)],
+        "model_version_status": [*standing.values()],
     }
     if ready:
         return JSONResponse(document, headers=_UNCACHED)
@@ -59,13 +59,12 @@ async def version(request: Request) -> Response:
     """One version of a model."""
     services = services_of(request.scope)
     name, number = await _named(services, request.path_params)
-    status = status_of(services, name)
-    versions, promoted = await _versions(services, name, status)
-    if number not in versions:
-        more = ", ..." if len(versions) > _MOST_NAMED else ""
-        known = ", ".join(map(str, reversed(versions[-_MOST_NAMED:])))
+    standing = await _standing(services, name)
+    if number not in standing:
+        more = ", ..." if len(standing) > _MOST_NAMED else ""
+        known = ", ".join(map(str, islice(standing, _MOST_NAMED)))
         raise VersionNotFound(f"Model {name} has no version {number}. It has: {known}{more}.")
-    return JSONResponse({"model_version_status": [_standing(number, status, promoted)]}, headers=_UNCACHED)
+    return JSONResponse({"model_version_status": [standing[number]]}, headers=_UNCACHED)
 
 
 @requires("predict", "train")
@@ -109,38 +108,50 @@ async def _named(services: Services, path: Mapping[str, str]) -> tuple[str, int]
     return name, await production(services, name) if number == "production" else number
 
 
-async def _versions(services: Services, name: str, status: ModelStatus | None) -> tuple[Sequence[int], int | None]:
-    """All versions, ascending, and the one that the promotion log names."""
+async def _standing(services: Services, name: str) -> dict[int, dict[str, Any]]:
+    """How each version of a model stands, the newest first.
+
+    Raises:
+        ModelNotFound, StorageFailed.
+    """
 
     def read() -> tuple[list[int], int | None]:
         versions = services.registry.versions(name)
         entry = services.registry.production(name)
         return versions, entry.version if entry else None
 
+    status = status_of(services, name)
+    loaded = {version: doubt for (model, version), doubt in services.classifier.loaded().items() if model == name}
     try:
-        return await asyncio.to_thread(read)
+        versions, promoted = await asyncio.to_thread(read)
     except (ModelNotFound, StorageFailed):
         # What is loaded goes on answering while the store is away.
-        if status is None or not status.loaded:
+        if not loaded:
             raise
-        return status.loaded, status.production
+        versions, promoted = sorted(loaded), None
+    standing = {}
+    for version in reversed(versions):
+        state, reason = _state(version, status, loaded, promoted)
+        told = {"error_code": "UNAVAILABLE" if reason else "OK", "error_message": reason}
+        standing[version] = {"version": str(version), "state": state, "status": told}
+    return standing
 
 
-def _standing(number: int, status: ModelStatus | None, promoted: int | None) -> dict[str, Any]:
-    state, reason = _state(number, status, promoted)
-    told = {"error_code": "UNAVAILABLE" if reason else "OK", "error_message": reason}
-    return {"version": str(number), "state": state, "status": told}
+def _state(
+    version: int, status: ModelStatus | None, loaded: Mapping[int, str | None], promoted: int | None
+) -> tuple[str, str]:
+    """A version's state, and why it is no better. START: it is loaded when it is first asked.
 
-
-def _state(number: int, status: ModelStatus | None, promoted: int | None) -> tuple[str, str]:
-    """A version's state, and why it is no better. START: it is loaded when it is first asked."""
-    if status is not None:
-        if number in status.loaded:
-            doubted = number == status.serving and status.state == "unavailable"
-            return ("END", status.reason or "") if doubted else ("AVAILABLE", "")
-        if number == status.production and status.state in ("degraded", "unavailable"):
-            return "END", status.reason or ""
-    return ("LOADING" if number == promoted else "START"), ""
+    Args:
+        loaded: versions that are, and why not to trust their answers, if so.
+        promoted: the version that the log names now, which `status` may not know yet.
+    """
+    if version in loaded:
+        doubt = loaded[version]
+        return ("AVAILABLE", "") if doubt is None else ("END", doubt)
+    if status is not None and version == status.production and status.state in ("degraded", "unavailable"):
+        return "END", status.reason or ""
+    return ("LOADING" if version == promoted else "START"), ""
 
 
 def _tensor(name: str, kind: str, shape: Sequence[int]) -> dict[str, Any]:

@@ -209,16 +209,16 @@ def test_the_command_prints_the_version_and_nothing_else(registry: Registry, tmp
 
 
 def test_the_command_tells_what_is_wrong_in_its_last_line(tmp_path: Path) -> None:
-    """One sentence on the standard error, exit status 1, and no traceback; also when nothing needs TensorFlow."""
+    """One sentence on the standard error, exit status 2, and no traceback; also when nothing needs TensorFlow."""
     cases = [
         ({"source": "m", "model": "../evil"}, "model: "),
-        ({"source": "m", "model": "a", "colour": "rgb"}, "colour: Extra inputs are not permitted."),
+        ({"source": "m", "model": "a", "colour": "rgb"}, "colour: there is no such field."),
         ({"source": "m", "model": "a", "labels": ["one"]}, "labels: "),
         ([], "The request is not valid: "),
     ]
     for request, reason in cases:
         done = _command(request, tmp_path)
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (2, "")
         assert reason in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
 
