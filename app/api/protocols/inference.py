@@ -156,7 +156,8 @@ def render_outputs(answer: Answer, requested: Sequence[RequestedOutput]) -> list
         if isinstance(result, FoveaError):
             raise result
         rows.append(result)
-    probabilities = np.stack(rows)
+    # Of one image, as most requests are, stacking would take longer than all else here.
+    probabilities = rows[0][None] if len(rows) == 1 else np.stack(rows)
     outputs = []
     for output in requested or (RequestedOutput(answer.output),):
         if output.classification:

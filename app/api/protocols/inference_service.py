@@ -100,6 +100,9 @@ async def model_ready(services: Services, model: str, version: int | Literal["pr
         if status.state in ("ready", "degraded"):
             return None
         return status.reason or f"Model {model} does not answer."
+    loaded = services.classifier.loaded()
+    if (model, version) in loaded:
+        return loaded[model, version]
     entries = await _entries(services, model)
     entry = next((entry for entry in entries if entry.version == str(version)), None)
     if entry is None:
