@@ -8,7 +8,7 @@ import math
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
 from app import garbage
 from app.api import banner, logs, metrics, server, workers
@@ -117,10 +117,19 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
         # Else probes are answered while models load, which can take long.
         if services.crew.loads_first:
             await starting
+        if settings.grpc_port is not None:
+            await stack.enter_async_context(await asyncio.to_thread(_grpc, services))
         try:
             yield
         finally:
             services.lifecycle.stopping = True
+
+
+def _grpc(services: Services) -> AbstractAsyncContextManager[int]:
+    """gRPC, which is imported only where it is asked for, and takes its time."""
+    from app.api.protocols.rpc.server import serving
+
+    return serving(services)
 
 
 async def _start(services: Services) -> None:

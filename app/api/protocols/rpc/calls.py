@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -36,6 +36,9 @@ class Message(Protocol):
     """Of protobuf."""
 
     def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's
+
+
+_Reply = TypeVar("_Reply", bound=Message)
 
 
 class Call:
@@ -159,7 +162,7 @@ class Calls:
             headers = [(name.encode(), value.encode()) for name, value in call.metadata.items()]
             security.authorize(self._services.keys, {"type": "http", "headers": headers}, frozenset(scopes))
 
-    async def one_of_stream(self, stream: Call, context: Any, answer: Callable[[Call], Awaitable[Message]]) -> Message:
+    async def one_of_stream(self, stream: Call, context: Any, answer: Callable[[Call], Awaitable[_Reply]]) -> _Reply:
         """Answer one of the requests of a stream, and note it as a call; raises the domain's errors, and `Fault`."""
         call = Call(self._services, stream.route, context, self._notes.identify(None), stream.metadata)
         status = 0
@@ -200,9 +203,7 @@ class Calls:
         context.set_details(text)
         return status
 
-    def _explain(
-        self, call: Call, error: Exception
-    ) -> tuple[int, grpc.StatusCode, str, list[tuple[str, str]]]:
+    def _explain(self, call: Call, error: Exception) -> tuple[int, grpc.StatusCode, str, list[tuple[str, str]]]:
         """What an error is noted as, its status code, its words, and what goes along with it."""
         if not isinstance(error, FoveaError):
             logger.error("Unexpected error", extra={"request_id": call.request_id}, exc_info=error)

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Collection
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2 as pb
 
 from app.api.protocols.inference_service import server_ready
 from app.api.protocols.rpc.calls import Call
 from app.api.protocols.rpc.models import read
 from app.api.services import Services
-from app.errors import InvalidRequest, NotFound, Overloaded
+from app.errors import NotFound, Overloaded
 
 SERVICE = "grpc.health.v1.Health"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +25,7 @@ from app.api.protocols.inference import (
     timeout_of,
 )
 from app.api.protocols.inference_service import parse_version
+from app.api.protocols.rpc.asking import Asking
 from app.api.protocols.rpc.calls import Call, Calls, Fault
 from app.api.protocols.rpc.wire import PLAIN, Shape, take_apart
 from app.api.services import Services
@@ -36,8 +36,7 @@ from app.serving.tensors import Image
 
 # Requests of one stream that are under way at a time; the client has to wait with more.
 _AHEAD = 64
-# What is left to be parsed of larger messages than this is parsed in a thread.
-_LARGE = 64 * 1024
+_SHORT = 1024 * 1024
 _PARAMETERS = Shape({2: PLAIN})
 _CONTENTS = Shape({}, packed=frozenset({1, 2, 3, 4, 5}))
 _SHAPE = Shape(
@@ -63,13 +62,12 @@ _ALL_CONTENTS = (*dict.fromkeys(_CONTENTS_OF.values()), "bytes_contents")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request, read."""
+    """A request, read; as `app.api.protocols.rpc.asking.Asked`."""
 
     model: str | None
     version: int | Literal["production"]
     id: str
     seconds: float | None
-    """Within which it asks for its answer."""
     images: list[Image]
     outputs: list[RequestedOutput]
 
@@ -78,23 +76,15 @@ class Infer:
     """Both methods. Belongs to one event loop."""
 
     def __init__(self, services: Services, calls: Calls) -> None:
-        self._services = services
+        self._asking = Asking(services)
         self._calls = calls
         self.ending = asyncio.Event()
         """Set when streams are to end as soon as what was read of them is answered."""
 
     async def infer(self, call: Call) -> pb.ModelInferResponse:
         """ModelInfer."""
-        metrics = self._services.metrics
-        try:
-            deadline = call.deadline()
-            # Which model it is for is in the message: only whether there is room at all can be told before.
-            self._services.classifier.check_admission()
-        finally:
-            admitted = time.perf_counter()
-            metrics.stage("admission", admitted - call.begin)
-        message = await call.read(deadline)
-        return await self._answer(message, deadline, admitted)
+        asked, answer = await self._asking.call(call, _SHAPE, _read)
+        return _render(answer, asked)
 
     async def stream(self, stream: Call, context: Any) -> None:
         """ModelStreamInfer: requests are worked on beside each other, and answered in the order in which they came."""
@@ -130,35 +120,16 @@ class Infer:
         """The answer to one request of a stream."""
 
         async def answer(call: Call) -> pb.ModelInferResponse:
-            self._services.classifier.check_admission()
-            self._services.metrics.stage("admission", time.perf_counter() - call.begin)
-            return await self._answer(message, call.deadline(), time.perf_counter())
+            asked, answer = await self._asking.message(call, message, _SHAPE, _read)
+            return _render(answer, asked)
 
         try:
             reply = await self._calls.one_of_stream(stream, context, answer)
         except Fault as fault:
             # The id says which it was.
-            failed = pb.ModelInferResponse(id=await asyncio.to_thread(_id, message))
+            failed = pb.ModelInferResponse(id=_id(message))
             return pb.ModelStreamInferResponse(error_message=str(fault), infer_response=failed)
         return pb.ModelStreamInferResponse(infer_response=reply)
-
-    async def _answer(self, message: bytes, deadline: float, admitted: float) -> pb.ModelInferResponse:
-        services = self._services
-        with services.bodies.hold() as take:
-            parts = take_apart(message, _SHAPE)
-            take(parts.memory)
-            read = _read
-            if len(parts.rest) > _LARGE:
-                asked = await asyncio.to_thread(read, parts.rest, parts.taken, services.settings.max_files)
-            else:
-                asked = read(parts.rest, parts.taken, services.settings.max_files)
-            services.metrics.stage("read", time.perf_counter() - admitted)
-            if asked.seconds is not None:
-                deadline = min(deadline, time.monotonic() + asked.seconds)
-            answer = await services.classifier.classify(
-                asked.images, model=asked.model, version=asked.version, deadline=deadline
-            )
-        return _render(answer, asked)
 
 
 def _read(rest: bytes, raw: list[memoryview], most: int) -> _Asked:
@@ -181,16 +152,20 @@ def _read(rest: bytes, raw: list[memoryview], most: int) -> _Asked:
 
 
 def _parse(rest: bytes) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest()
     try:
-        return pb.ModelInferRequest.FromString(rest)
+        request.MergeFromString(rest)
     except DecodeError:
         raise InvalidRequest("The message is no ModelInferRequest.") from None
+    return request
 
 
 def _id(message: bytes) -> str:
     """Id of a request in which something is wrong, as far as it can be read."""
     try:
-        return _parse(take_apart(message, _SHAPE).rest).id
+        parts = take_apart(message, _SHAPE)
+        # The id of one that is long in parsing is not worth it.
+        return _parse(parts.rest).id if parts.memory - len(message) < _SHORT else ""
     except InvalidRequest:
         return ""
 
@@ -210,7 +185,9 @@ def _input(tensor: pb.ModelInferRequest.InferInputTensor, raw: memoryview | None
             f"{place or 'a datatype that has contents'}."
         )
     if place is None or tensor.datatype == BYTES:
-        return InputTensor(tensor.name, tensor.datatype, list(tensor.shape), values=list(tensor.contents.bytes_contents))
+        return InputTensor(
+            tensor.name, tensor.datatype, list(tensor.shape), values=list(tensor.contents.bytes_contents)
+        )
     numbers = getattr(tensor.contents, place)
     try:
         array = np.fromiter(numbers, DTYPES[tensor.datatype], len(numbers))

@@ -15,6 +15,7 @@ from app.api.protocols.rpc import health, reflection
 from app.api.protocols.rpc.calls import Calls
 from app.api.protocols.rpc.infer import Infer
 from app.api.protocols.rpc.models import Models
+from app.api.protocols.rpc.tfserving import MODEL, PREDICTION, TensorFlowServing
 from app.api.services import Services
 from app.errors import ConfigurationError
 
@@ -59,7 +60,8 @@ async def serving(services: Services) -> AsyncIterator[int]:
 def _build(services: Services) -> tuple[grpc.aio.Server, Infer]:
     calls = Calls(services)
     infer, models = Infer(services, calls), Models(services)
-    names = [INFERENCE, health.SERVICE, *reflection.SERVICES]
+    tensorflow = TensorFlowServing(services)
+    names = [INFERENCE, PREDICTION, MODEL, health.SERVICE, *reflection.SERVICES]
     unary, stream = calls.handler, calls.stream_handler
 
     def route(method: str) -> str:
@@ -82,6 +84,12 @@ def _build(services: Services) -> tuple[grpc.aio.Server, Infer]:
     state = health.Health(services, names)
     handlers = [
         grpc.method_handlers_generic_handler(INFERENCE, inference),
+        grpc.method_handlers_generic_handler(
+            PREDICTION, {"Predict": unary(f"/{PREDICTION}/Predict", tensorflow.predict, "predict")}
+        ),
+        grpc.method_handlers_generic_handler(
+            MODEL, {"GetModelStatus": unary(f"/{MODEL}/GetModelStatus", tensorflow.status, "predict", "train")}
+        ),
         grpc.method_handlers_generic_handler(
             health.SERVICE,
             {
@@ -121,8 +129,8 @@ def _address(services: Services) -> str:
     found = socket.getaddrinfo(
         settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )
-    host, port = found[0][4][:2]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    host, port = map(str, found[0][4][:2])
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _stop_in_time(services: Services, server: grpc.aio.Server, infer: Infer) -> None:
