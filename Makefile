@@ -47,10 +47,11 @@ format: $(STAMP)
 # The messages are registered in a pool of their own; its module says why.
 STUBS := app/api/protocols/grpc_stubs
 POOL := descriptor_pool as _descriptor_pool
+OUT := .
 stubs: $(STAMP)
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $(STUBS)/*.proto
-	sed -i.before 's/^from google.protobuf import $(POOL)$$/from app.api.protocols.grpc_stubs import $(POOL)/' $(STUBS)/*_pb2.py
-	rm $(STUBS)/*.before
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=$(OUT) --pyi_out=$(OUT) $(STUBS)/*.proto
+	sed -i.before 's/^from google.protobuf import $(POOL)$$/from $(subst /,.,$(STUBS)) import $(POOL)/' $(OUT)/$(STUBS)/*_pb2.py
+	rm $(OUT)/$(STUBS)/*.before
 
 # Needs uv. One resolution for all platforms and Python versions, with hashes, without index addresses.
 LOCK = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11

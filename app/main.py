@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -127,6 +128,8 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
 
 def _grpc(services: Services) -> AbstractAsyncContextManager[int]:
     """gRPC, which is imported only where it is asked for, and takes its time."""
+    # What it writes of clients' mistakes is not in the form of our log, and it can be made to write much.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from app.api.protocols.rpc.server import serving
 
     return serving(services)

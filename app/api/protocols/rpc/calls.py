@@ -22,7 +22,7 @@ from app.api.observation import CLIENT_CLOSED_REQUEST, Notes
 from app.api.protocols.rpc.statuses import code_of
 from app.api.security import Scope
 from app.api.services import Services
-from app.errors import DeadlineExceeded, FoveaError, InvalidRequest, Overloaded, RequestTimeout
+from app.errors import DeadlineExceeded, FoveaError, InvalidRequest, NotReady, Overloaded, RequestTimeout
 
 logger = logging.getLogger(__name__)
 
@@ -157,10 +157,13 @@ class Calls:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     def authorize(self, call: Call, *scopes: Scope) -> None:
-        """Let the call through, or raise Unauthorized or Forbidden."""
+        """Let the call through, or raise Unauthorized or Forbidden; or NotReady, where it is no probe and we are
+        stopping."""
         if scopes:
             headers = [(name.encode(), value.encode()) for name, value in call.metadata.items()]
             security.authorize(self._services.keys, {"type": "http", "headers": headers}, frozenset(scopes))
+            if self._services.lifecycle.stopping:
+                raise NotReady("The service is shutting down.")
 
     async def one_of_stream(self, stream: Call, context: Any, answer: Callable[[Call], Awaitable[_Reply]]) -> _Reply:
         """Answer one of the requests of a stream, and note it as a call; raises the domain's errors, and `Fault`."""

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 INFERENCE = "inference.GRPCInferenceService"
 
 _LOOK_SECONDS = 0.05
+# In which calls are still taken, and turned away: those that gRPC has not handed over when it is stopped end as
+# cancelled, which no client tries again.
+_REFUSING_SECONDS = 0.25
 # Calls of one connection at a time, above what may wait in the queue: those are told that there is no room.
 _MORE_STREAMS = 128
 _KEEP_ALIVE_MILLISECONDS = 60_000
@@ -137,4 +140,5 @@ async def _stop_in_time(services: Services, server: grpc.aio.Server, infer: Infe
     while not services.lifecycle.stopping:  # noqa: ASYNC110 - a signal handler sets it, which may not wait for locks
         await asyncio.sleep(_LOOK_SECONDS)
     infer.ending.set()
+    await asyncio.sleep(min(_REFUSING_SECONDS, services.settings.shutdown_grace))
     await server.stop(services.settings.shutdown_grace)
