@@ -356,8 +356,8 @@ def test_tensorflow_serving_predicts(server: Server, channel: Any) -> None:
     request = tensorflow_serving_pb2.PredictRequest()
     request.model_spec.name = "shapes"
     request.model_spec.version.value = 1
-    request.inputs["anything"].dtype = tensorflow_pb2.DT_STRING
-    request.inputs["anything"].string_val.append(IMAGES[0])
+    request.inputs["image_bytes"].dtype = tensorflow_pb2.DT_STRING
+    request.inputs["image_bytes"].string_val.append(IMAGES[0])
     method = "/tensorflow.serving.PredictionService/Predict"
     array = to_array(IMAGES[0], manifest().preprocessing)
     numbers = tensorflow_serving_pb2.PredictRequest()
@@ -371,17 +371,31 @@ def test_tensorflow_serving_predicts(server: Server, channel: Any) -> None:
         assert list(answer.outputs["probabilities"].float_val) == row
         assert [dim.size for dim in answer.outputs["probabilities"].tensor_shape.dim] == [1, 3]
         assert (answer.model_spec.name, answer.model_spec.version.value) == ("shapes", 1)
+    numbers.inputs["picture"].CopyFrom(numbers.inputs["image"])
+    del numbers.inputs["image"]
     request.model_spec.version_label = "canary"
-    with pytest.raises(grpc.RpcError) as caught:
-        ask_raw(channel, method, request.SerializeToString())
-    error: Any = caught.value
-    assert (error.code(), "canary" in error.details()) == (grpc.StatusCode.NOT_FOUND, True)
+    for asked, code, words in (
+        (request, grpc.StatusCode.NOT_FOUND, "'canary'"),
+        (numbers, grpc.StatusCode.INVALID_ARGUMENT, "no input 'picture'"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            ask_raw(channel, method, asked.SerializeToString())
+        error: Any = caught.value
+        assert (error.code(), words in error.details()) == (code, True), error.details()
+
+
+def test_tensorflow_serving_tells_how_versions_stand(channel: Any) -> None:
+    """ModelService.GetModelStatus says what the route of REST says."""
     status = tensorflow_serving_pb2.GetModelStatusRequest()
     status.model_spec.name = "shapes"
     told = tensorflow_serving_pb2.GetModelStatusResponse.FromString(
         ask_raw(channel, "/tensorflow.serving.ModelService/GetModelStatus", status.SerializeToString())
     )
-    assert told.model_version_status[0].state == tensorflow_serving_pb2.ModelVersionStatus.AVAILABLE
+    states = tensorflow_serving_pb2.ModelVersionStatus
+    assert [(each.version, each.state, each.status.error_code) for each in told.model_version_status] == [
+        (2, states.START, 0),
+        (1, states.AVAILABLE, 0),
+    ]
 
 
 def test_keys_are_asked_for_as_by_http(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -21,18 +22,19 @@ from app.api.protocols.inference import (
     read_images,
     render_outputs,
 )
+from app.api.protocols.inputs import Inputs
 from app.api.protocols.rpc.asking import Asking
 from app.api.protocols.rpc.calls import Call
 from app.api.protocols.rpc.models import read
 from app.api.protocols.rpc.wire import PLAIN, Shape
+from app.api.protocols.tfserving import LABELS, SIGNATURE
+from app.api.protocols.tfserving_models import OUTPUT, standings
 from app.api.services import Services
 from app.errors import InvalidRequest, VersionNotFound
 from app.names import check_name
 from app.serving.tensors import Image
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
-SIGNATURE = "serving_default"
-LABELS = ("production", "stable")
 
 _TENSOR = Shape({2: Shape({2: PLAIN})}, packed=frozenset({7, 10, 11, 13, 16, 17}))
 _SHAPE = Shape({1: PLAIN, 2: Shape({2: _TENSOR})})
@@ -48,9 +50,8 @@ _TYPES = {
     tf.DT_INT32: ("INT32", "int_val"),
     tf.DT_INT64: ("INT64", "int64_val"),
 }
-_STATES = {"READY": pb.ModelVersionStatus.AVAILABLE, "LOADING": pb.ModelVersionStatus.LOADING}
-# Of the canonical codes, as TensorFlow writes them.
-_OK, _UNAVAILABLE = 0, 14
+# Of the canonical codes, as TensorFlow numbers them.
+_CODES = {"OK": 0, "UNAVAILABLE": 14}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class _Asked:
     model: str | None
     version: int | Literal["production"]
     images: list[Image]
+    inputs: Inputs
     outputs: list[RequestedOutput]
     seconds: float | None = None
 
@@ -74,6 +76,7 @@ class TensorFlowServing:
     async def predict(self, call: Call) -> pb.PredictResponse:
         """Predict."""
         asked, answer = await self._asking.call(call, _SHAPE, _read)
+        asked.inputs.check(answer.model, answer.input)
         response = pb.PredictResponse()
         response.model_spec.name, response.model_spec.signature_name = answer.model, SIGNATURE
         response.model_spec.version.value = answer.version
@@ -90,17 +93,17 @@ class TensorFlowServing:
         """GetModelStatus."""
         request = await read(call, pb.GetModelStatusRequest)
         model, version = check_name(request.model_spec.name, "model"), _version(request.model_spec)
-        # Says that there is none of that name or number.
-        await service.model_ready(self._services, model, version)
-        entries = [entry for entry in await service.index(self._services) if entry.name == model]
-        chosen = [entry for entry in entries if version in ("production", int(entry.version))]
-        return pb.GetModelStatusResponse(model_version_status=[_status(entry) for entry in chosen])
+        found = await standings(self._services, model, None if version == "production" else version)
+        return pb.GetModelStatusResponse(model_version_status=[_status(entry) for entry in found])
 
 
-def _status(entry: service.IndexEntry) -> pb.ModelVersionStatus:
-    state = _STATES.get(entry.state, pb.ModelVersionStatus.END)
-    status = pb.StatusProto(error_code=_UNAVAILABLE if entry.reason else _OK, error_message=entry.reason)
-    return pb.ModelVersionStatus(version=int(entry.version), state=state, status=status)
+def _status(standing: Mapping[str, Any]) -> pb.ModelVersionStatus:
+    told = standing["status"]
+    return pb.ModelVersionStatus(
+        version=int(standing["version"]),
+        state=pb.ModelVersionStatus.State.Value(standing["state"]),
+        status=pb.StatusProto(error_code=_CODES[told["error_code"]], error_message=told["error_message"]),
+    )
 
 
 def _read(rest: bytes, _taken: list[memoryview], most: int) -> _Asked:
@@ -117,11 +120,14 @@ def _read(rest: bytes, _taken: list[memoryview], most: int) -> _Asked:
             "tensor."
         )
     [(name, tensor)] = request.inputs.items()
+    inputs = Inputs(most)
+    inputs.note(name, encoded=tensor.dtype == tf.DT_STRING)
     return _Asked(
         check_name(spec.name, "model") if spec.name else None,
         _version(spec),
         read_images([_input(name, tensor)], most=most),
-        [RequestedOutput(output) for output in request.output_filter],
+        inputs,
+        [RequestedOutput(output) for output in request.output_filter] or [RequestedOutput(OUTPUT)],
     )
 
 
@@ -140,7 +146,7 @@ def _input(name: str, tensor: tf.TensorProto) -> InputTensor:
     datatype, place = found
     numbers = getattr(tensor, place)
     if datatype == BYTES:
-        # Whatever a signature calls it: what it holds is plain. A lone image may come as a scalar.
+        # A lone image may come as a scalar.
         return InputTensor(IMAGE_BYTES, BYTES, shape or [1], values=list(numbers))
     if tensor.tensor_content:
         return InputTensor(IMAGE, datatype, shape, raw=tensor.tensor_content)
