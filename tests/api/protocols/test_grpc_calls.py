@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 from app.api import errors
 from app.api.protocols.grpc_stubs import inference_pb2 as pb
@@ -31,6 +32,8 @@ class Line:
         self.services = services
         self._infer = channel.unary_unary(f"{SERVICE}/ModelInfer")
         self.stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+        self.mirror = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        self.watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
         self.live = channel.unary_unary(f"{SERVICE}/ServerLive")
 
     def infer(self, parameters: dict[str, int] | None = None, *, timeout: float = 20) -> Any:
@@ -123,6 +126,8 @@ async def test_what_is_in_flight_at_the_end_is_answered(start: StartAPI) -> None
         gate.close()
         held, stream = line.infer(), line.stream(timeout=20)
         await stream.write(message())
+        mirror, watching = line.mirror(timeout=20), line.watch(b"", timeout=20)
+        await watching.read()
         await line.busy(2)
         line.services.lifecycle.stopping = True
         assert await status(line.infer()) == grpc.StatusCode.UNAVAILABLE
@@ -131,6 +136,10 @@ async def test_what_is_in_flight_at_the_end_is_answered(start: StartAPI) -> None
                 await asyncio.sleep(0.005)
         # Before the client knows of the end gRPC cancels its calls; then it cannot connect.
         assert await status(line.live(b"", timeout=5)) in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        assert await mirror.read() is grpc.aio.EOF
+        told = health_pb2.HealthCheckResponse.FromString(await watching.read())
+        assert told.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watching.read() is grpc.aio.EOF
         gate.open()
         assert pb.ModelInferResponse.FromString(await held).id == "one"
         assert pb.ModelStreamInferResponse.FromString(await stream.read()).infer_response.id == "one"

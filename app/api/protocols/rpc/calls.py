@@ -99,6 +99,8 @@ class Calls:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._notes = Notes(services)
+        self.ending = asyncio.Event()
+        """Set when streams are to end as soon as what was read of them is answered."""
 
     def handler(
         self, route: str, answer: Callable[[Call], Awaitable[Message]], *scopes: Scope
@@ -164,6 +166,29 @@ class Calls:
             security.authorize(self._services.keys, {"type": "http", "headers": headers}, frozenset(scopes))
             if self._services.lifecycle.stopping:
                 raise NotReady("The service is shutting down.")
+
+    async def next_message(self, context: Any, seconds: float | None = None) -> bytes | None:
+        """The next message of a stream; None: there is none, or no more are to be read.
+
+        Args:
+            seconds: in which it has to come.
+
+        Raises:
+            RequestTimeout: it did not.
+        """
+        reading = asyncio.ensure_future(context.read())
+        ending = asyncio.ensure_future(self.ending.wait())
+        try:
+            done, _ = await asyncio.wait((reading, ending), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if reading in done:
+                message: Any = reading.result()
+                return None if message is grpc.aio.EOF else message
+            if not done:
+                raise RequestTimeout(f"No message came within {seconds:g} s.")
+            return None
+        finally:
+            reading.cancel()
+            ending.cancel()
 
     async def one_of_stream(self, stream: Call, context: Any, answer: Callable[[Call], Awaitable[_Reply]]) -> _Reply:
         """Answer one of the requests of a stream, and note it as a call; raises the domain's errors, and `Fault`."""

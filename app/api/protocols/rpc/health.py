@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from grpc_health.v1 import health_pb2 as pb
 
 from app.api.protocols.inference_service import server_ready
-from app.api.protocols.rpc.calls import Call
+from app.api.protocols.rpc.calls import Call, Calls
 from app.api.protocols.rpc.models import read
 from app.api.services import Services
 from app.errors import NotFound, Overloaded
@@ -24,8 +25,9 @@ _MOST_WATCHERS = 256
 class Health:
     """Says of the whole, of each service and of each model whether it can answer. Belongs to one event loop."""
 
-    def __init__(self, services: Services, names: Collection[str]) -> None:
+    def __init__(self, services: Services, calls: Calls, names: Collection[str]) -> None:
         """`names`: of the gRPC services that there are."""
+        self._calls = calls
         self._services = services
         self._names = frozenset(names)
         self._watchers = 0
@@ -50,14 +52,15 @@ class Health:
         try:
             told = None
             while True:
-                stopping = self._services.lifecycle.stopping
+                ending = self._calls.ending.is_set()
                 status = self._status(request.service)
                 if status != told:
                     await context.write(pb.HealthCheckResponse(status=status).SerializeToString())
                     told = status
-                if stopping:
+                if ending:
                     return
-                await asyncio.sleep(_LOOK_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._calls.ending.wait(), _LOOK_SECONDS)
         finally:
             self._watchers -= 1
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
@@ -78,8 +77,6 @@ class Infer:
     def __init__(self, services: Services, calls: Calls) -> None:
         self._asking = Asking(services)
         self._calls = calls
-        self.ending = asyncio.Event()
-        """Set when streams are to end as soon as what was read of them is answered."""
 
     async def infer(self, call: Call) -> pb.ModelInferResponse:
         """ModelInfer."""
@@ -92,29 +89,15 @@ class Infer:
         async with asyncio.TaskGroup() as group:
 
             async def read() -> None:
-                while (message := await self._next(context)) is not None:
+                while (message := await self._calls.next_message(context)) is not None:
                     await under_way.put(group.create_task(self._one(stream, context, message)))
                 await under_way.put(None)
 
             group.create_task(read())
             while (task := await under_way.get()) is not None:
                 await context.write((await task).SerializeToString())
-        if self.ending.is_set():
+        if self._calls.ending.is_set():
             raise NotReady("The service is shutting down; open another stream.")
-
-    async def _next(self, context: Any) -> bytes | None:
-        """The next message of a stream; None: there is none, or no more are to be read."""
-        reading = asyncio.ensure_future(context.read())
-        ending = asyncio.ensure_future(self.ending.wait())
-        try:
-            await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                return None
-            message = reading.result()
-            return None if message is grpc.aio.EOF else message
-        finally:
-            reading.cancel()
-            ending.cancel()
 
     async def _one(self, stream: Call, context: Any, message: bytes) -> pb.ModelStreamInferResponse:
         """The answer to one request of a stream."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio
 
 from app.api.protocols.grpc_stubs import descriptor_pool
-from app.api.protocols.rpc.calls import Call
-from app.errors import InvalidRequest, RequestTimeout
+from app.api.protocols.rpc.calls import Call, Calls
+from app.errors import InvalidRequest
 
 # The two differ in nothing but their names.
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -23,8 +21,9 @@ SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.Serv
 class Reflection:
     """Tells of the services in our own pool."""
 
-    def __init__(self, names: Collection[str]) -> None:
+    def __init__(self, calls: Calls, names: Collection[str]) -> None:
         """`names`: of the gRPC services that there are."""
+        self._calls = calls
         pool = descriptor_pool.Default()
         for module in (health_pb2, pb):
             pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
@@ -35,14 +34,7 @@ class Reflection:
         seconds = call.services.settings.body_timeout
 
         async def requests() -> AsyncIterator[Any]:
-            while True:
-                try:
-                    async with asyncio.timeout(seconds):
-                        message = await context.read()
-                except TimeoutError:
-                    raise RequestTimeout(f"No message came within {seconds:g} s.") from None
-                if message is grpc.aio.EOF:
-                    return
+            while (message := await self._calls.next_message(context, seconds)) is not None:
                 try:
                     yield pb.ServerReflectionRequest.FromString(message)
                 except DecodeError:

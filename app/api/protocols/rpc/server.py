@@ -44,7 +44,7 @@ async def serving(services: Services) -> AsyncIterator[int]:
     Raises:
         ConfigurationError: the port is in use.
     """
-    server, infer = _build(services)
+    server, calls = _build(services)
     address = _address(services)
     try:
         port: int = server.add_insecure_port(address)
@@ -52,7 +52,7 @@ async def serving(services: Services) -> AsyncIterator[int]:
         raise ConfigurationError(f"gRPC cannot listen on {address}: {error}. Set FOVEA_GRPC_PORT.") from error
     await server.start()
     logger.info("gRPC listens on port %d of %s.", port, services.settings.host)
-    stopping = asyncio.create_task(_stop_in_time(services, server, infer))
+    stopping = asyncio.create_task(_stop_in_time(services, server, calls))
     try:
         yield port
     finally:
@@ -60,7 +60,7 @@ async def serving(services: Services) -> AsyncIterator[int]:
         await stopping
 
 
-def _build(services: Services) -> tuple[grpc.aio.Server, Infer]:
+def _build(services: Services) -> tuple[grpc.aio.Server, Calls]:
     calls = Calls(services)
     infer, models = Infer(services, calls), Models(services)
     tensorflow = TensorFlowServing(services)
@@ -84,7 +84,7 @@ def _build(services: Services) -> tuple[grpc.aio.Server, Infer]:
         "RepositoryModelLoad": unary(route("RepositoryModelLoad"), models.load, "admin"),
         "RepositoryModelUnload": unary(route("RepositoryModelUnload"), models.unload, "admin"),
     }
-    state = health.Health(services, names)
+    state = health.Health(services, calls, names)
     handlers = [
         grpc.method_handlers_generic_handler(INFERENCE, inference),
         grpc.method_handlers_generic_handler(
@@ -101,7 +101,7 @@ def _build(services: Services) -> tuple[grpc.aio.Server, Infer]:
             },
         ),
     ]
-    mirror = reflection.Reflection(names)
+    mirror = reflection.Reflection(calls, names)
     for name in reflection.SERVICES:
         method = "ServerReflectionInfo"
         handlers.append(
@@ -109,7 +109,7 @@ def _build(services: Services) -> tuple[grpc.aio.Server, Infer]:
         )
     server = grpc.aio.server(options=_options(services))
     server.add_generic_rpc_handlers(handlers)
-    return server, infer
+    return server, calls
 
 
 def _options(services: Services) -> list[tuple[str, int]]:
@@ -136,9 +136,9 @@ def _address(services: Services) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _stop_in_time(services: Services, server: grpc.aio.Server, infer: Infer) -> None:
+async def _stop_in_time(services: Services, server: grpc.aio.Server, calls: Calls) -> None:
     while not services.lifecycle.stopping:  # noqa: ASYNC110 - a signal handler sets it, which may not wait for locks
         await asyncio.sleep(_LOOK_SECONDS)
-    infer.ending.set()
+    calls.ending.set()
     await asyncio.sleep(min(_REFUSING_SECONDS, services.settings.shutdown_grace))
     await server.stop(services.settings.shutdown_grace)
