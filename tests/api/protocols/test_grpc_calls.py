@@ -34,6 +34,7 @@ class Line:
         self.stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
         self.mirror = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
         self.watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        self.load = channel.unary_unary(f"{SERVICE}/RepositoryModelLoad")
         self.live = channel.unary_unary(f"{SERVICE}/ServerLive")
 
     def infer(self, parameters: dict[str, int] | None = None, *, timeout: float = 20) -> Any:
@@ -144,6 +145,13 @@ async def test_what_is_in_flight_at_the_end_is_answered(start: StartAPI) -> None
         assert pb.ModelInferResponse.FromString(await held).id == "one"
         assert pb.ModelStreamInferResponse.FromString(await stream.read()).infer_response.id == "one"
         assert (await failure(stream.read())).code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_strangers_may_be_let_only_predict(start: StartAPI) -> None:
+    """Without keys, and with FOVEA_ANONYMOUS=predict, images are answered, and nothing is loaded."""
+    async with listening(await start(grpc_port=0, anonymous="predict")) as line:
+        await line.infer()
+        assert await status(line.load(b"", timeout=20)) == grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_fault_of_ours_says_nothing_but_its_id(

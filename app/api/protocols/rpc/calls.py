@@ -163,7 +163,9 @@ class Calls:
         stopping."""
         if scopes:
             headers = [(name.encode(), value.encode()) for name, value in call.metadata.items()]
-            security.authorize(self._services.keys, {"type": "http", "headers": headers}, frozenset(scopes))
+            scope = {"type": "http", "headers": headers}
+            services = self._services
+            security.authorize(services.keys, scope, frozenset(scopes), anonymous=services.settings.anonymous)
             if self._services.lifecycle.stopping:
                 raise NotReady("The service is shutting down.")
 

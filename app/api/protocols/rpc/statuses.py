@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from grpc import StatusCode
 
 from app import errors
-from app.api.errors import CrossSiteRequest, MisdirectedRequest, UnsupportedMediaType
+from app.api.errors import CrossSiteRequest, MisdirectedRequest, NotAcceptable, UnsupportedMediaType
 
 # A class that is missing here has the entry of its nearest ancestor.
 CODES: Mapping[type[errors.FoveaError], StatusCode] = {
@@ -42,6 +42,7 @@ CODES: Mapping[type[errors.FoveaError], StatusCode] = {
     errors.ConfigurationError: StatusCode.INTERNAL,
     errors.TrainingFailed: StatusCode.INTERNAL,
     UnsupportedMediaType: StatusCode.INVALID_ARGUMENT,
+    NotAcceptable: StatusCode.INVALID_ARGUMENT,
     MisdirectedRequest: StatusCode.INVALID_ARGUMENT,
     CrossSiteRequest: StatusCode.PERMISSION_DENIED,
 }
