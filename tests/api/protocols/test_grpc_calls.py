@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,10 +13,13 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from app.api import errors
+from app.api.listening import hold_grpc_port
 from app.api.protocols.grpc_stubs import inference_pb2 as pb
 from app.api.protocols.rpc.server import serving
 from app.api.protocols.rpc.statuses import CODES
 from app.api.services import Services
+from app.errors import ConfigurationError
+from app.settings import Settings
 from tests.api.conftest import API, StartAPI
 from tests.api.test_predict import Gate
 from tests.serving.versions import gray
@@ -170,6 +174,18 @@ async def test_a_fault_of_ours_says_nothing_but_its_id(
     [record] = [record for record in caplog.records if record.message == "Unexpected error"]
     assert dict(error.trailing_metadata())["x-request-id"] == record.__dict__["request_id"]
     assert record.__dict__["request_id"] in error.details()
+
+
+def test_a_port_in_use_is_named() -> None:
+    """At the start, before gRPC would share it with whoever else does; so is the port of HTTP, if it is given twice."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ConfigurationError, match=f"port {port} of 127.0.0.1: it is in use.*FOVEA_GRPC_PORT={port + 1}"
+        ):
+            hold_grpc_port(Settings(grpc_port=port))
+    with pytest.raises(ConfigurationError, match="both 8000"):
+        Settings(port=8000, grpc_port=8000).check()
 
 
 def test_every_error_has_a_status() -> None:
