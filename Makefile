@@ -1,6 +1,7 @@
 # make serve   install what is missing and start the service on 127.0.0.1:8000 (PORT=… changes the port)
 # make test    install what is missing and run all tests
 # make check   lint, types and the floors of the house
+# make stubs   make the modules of the gRPC services' messages again, after a change of a .proto file
 # make bench   time the service beside others and beside what the machine could do (an hour of a quiet machine; needs wrk)
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 # Touched last, so that an install that was interrupted is done again.
 STAMP := $(VENV)/.installed
 
-.PHONY: serve install test check bench format lock clean
+.PHONY: serve install test check bench format stubs lock clean
 
 serve: $(STAMP)
 	@FOVEA_PORT=$(PORT) exec $(BIN)/fovea serve
@@ -42,6 +43,15 @@ bench: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The messages are registered in a pool of their own; its module says why.
+STUBS := app/api/protocols/grpc_stubs
+POOL := descriptor_pool as _descriptor_pool
+OUT := .
+stubs: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=$(OUT) --pyi_out=$(OUT) $(STUBS)/*.proto
+	sed -i.before 's/^from google.protobuf import $(POOL)$$/from $(subst /,.,$(STUBS)) import $(POOL)/' $(OUT)/$(STUBS)/*_pb2.py
+	rm $(OUT)/$(STUBS)/*.before
 
 # Needs uv. One resolution for all platforms and Python versions, with hashes, without index addresses.
 LOCK = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
 from app import garbage
 from app.api import banner, logs, metrics, server, workers
@@ -117,10 +118,21 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
         # Else probes are answered while models load, which can take long.
         if services.crew.loads_first:
             await starting
+        if settings.grpc_port is not None:
+            await stack.enter_async_context(await asyncio.to_thread(_grpc, services))
         try:
             yield
         finally:
             services.lifecycle.stopping = True
+
+
+def _grpc(services: Services) -> AbstractAsyncContextManager[int]:
+    """gRPC, which is imported only where it is asked for, and takes its time."""
+    # What it writes of clients' mistakes is not in the form of our log, and it can be made to write much.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from app.api.protocols.rpc.server import serving
+
+    return serving(services)
 
 
 async def _start(services: Services) -> None:

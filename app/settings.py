@@ -27,6 +27,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs API keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="Port for gRPC, on the same address; 0 picks a free one. Unset: no gRPC."
+    )
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="Serving processes that share the port. `auto`: one a core for small models, one for large ones."
     )
@@ -166,6 +169,11 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 f"A multi-model endpoint is one process, which knows what it was told to load, but FOVEA_WORKERS is "
                 f"{self.workers}: set it to 1, or unset FOVEA_MULTI_MODEL."
+            )
+        if self.grpc_port == self.port and self.port != 0:
+            raise ConfigurationError(
+                f"FOVEA_GRPC_PORT and FOVEA_PORT are both {self.port}: gRPC needs a port of its own, like "
+                f"{self.port + 1 if self.port < 65535 else 8001}."
             )
         if not self.loopback and self.api_keys is None and not self.allow_anonymous:
             raise ConfigurationError(

@@ -48,6 +48,7 @@ def banner(services: Services, address: str, url: str) -> str:
     answering = [model for model in status.models if model.serving is not None]
     lines = [
         f"Fovea {package.__version__} listens on {address}",
+        *([f"  gRPC   {_grpc(settings)}"] if settings.grpc_port is not None else []),
         *(f"  Model  {_describe(services.registry, model)}" for model in status.models),
         f"  Store  {settings.model_store.absolute()}",
         f"  Work   {settings.workspace.absolute()} (datasets and training jobs)",
@@ -66,6 +67,11 @@ def banner(services: Services, address: str, url: str) -> str:
             f"         curl{key} {url}/api/v1/training-jobs -H 'Content-Type: application/json' -d {shlex.quote(body)}"
         )
     return "\n".join(lines)
+
+
+def _grpc(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.grpc_port} (Open Inference Protocol, TensorFlow Serving)"
 
 
 def _keys(services: Services) -> str:

@@ -170,7 +170,7 @@ def render(error: errors.FoveaError, request_id: str | None, retry_after: float 
     headers: dict[str, str] = {}
     if isinstance(error, errors.Overloaded):
         retry_after = error.retry_after
-    if isinstance(error, _PASSING):
+    if passing(error):
         # Whole seconds: the header knows no fractions, and zero would mean "at once".
         headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     elif isinstance(error, errors.Unauthorized):
@@ -193,13 +193,23 @@ def request_id_of(scope: Scope) -> str | None:
     return value
 
 
+def passing(error: errors.FoveaError) -> bool:
+    """Whether the same request may well be answered a little later."""
+    return isinstance(error, _PASSING)
+
+
+def log_fault(error: errors.FoveaError, request_id: str | None) -> None:
+    """Log an error that is the service's own fault; others are none of its log."""
+    if kind_of(type(error)).status >= 500 and not isinstance(error, _EXPECTED):
+        logger.error("%s: %s", error.code, error, extra={"request_id": request_id}, exc_info=error)
+
+
 def answer(error: errors.FoveaError, scope: Scope) -> Response:
     """The answer to a request that ended with one of the domain's errors, counted and logged as it should be."""
     if error.code in TURNED_AWAY:
         services_of(scope).metrics.rejected(error.code)
     request_id = request_id_of(scope)
-    if kind_of(type(error)).status >= 500 and not isinstance(error, _EXPECTED):
-        logger.error("%s: %s", error.code, error, extra={"request_id": request_id}, exc_info=error)
+    log_fault(error, request_id)
     if isinstance(error, errors.NotReady | errors.DeadlineExceeded):
         return render(error, request_id, services_of(scope).classifier.retry_after())
     return render(error, request_id)

@@ -57,6 +57,9 @@ def run(settings: Settings) -> None:
     listener = listening.listen(settings)
     if platform is not None:
         settings = hosted.take_in(settings, platform)
+    grpc_port = listening.hold_grpc_port(settings)
+    if grpc_port is not None:
+        settings = settings.model_copy(update={"grpc_port": grpc_port.getsockname()[1]})
     cores = available_cores()
     processes: int | None
     if settings.workers != "auto":

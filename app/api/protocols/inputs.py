@@ -40,7 +40,7 @@ class Inputs:
             raise InvalidRequest(f'"{field}" has to be a list of at least one image, or an object that has one.')
         check_count(len(values), self._most)
         encoded = any(isinstance(value, dict) for value in values)
-        self._note(name, encoded=encoded)
+        self.note(name, encoded=encoded)
         if not encoded:
             array = to_array(values, field)
             return [Tensor(array[index, ...], typed=False) for index in range(len(array))]
@@ -50,6 +50,11 @@ class Inputs:
                 raise InvalidRequest(f"{field}[{index}] is no encoded image, an object with b64 alone, as others are.")
             images.append(decode(value, f"{field}[{index}]"))
         return images
+
+    def note(self, name: str | None, *, encoded: bool) -> None:
+        """Remember the name under which an image came, for `check`."""
+        if name is not None:
+            self._names.add((name, encoded))
 
     def check(self, model: str, own: str) -> None:
         """Compare the names that were there with those that the version has; `own` is its tensors'.
@@ -68,7 +73,7 @@ class Inputs:
     def _row(self, row: object, where: str) -> Image:
         name, value = self._named(row, where)
         encoded = is_encoded(value)
-        self._note(name, encoded=encoded)
+        self.note(name, encoded=encoded)
         return decode(value, where) if encoded else Tensor(to_array(value, where), typed=False)
 
     def _named(self, value: Any, where: str) -> tuple[str | None, Any]:
@@ -82,7 +87,3 @@ class Inputs:
             )
         [(name, held)] = value.items()
         return name, held
-
-    def _note(self, name: str | None, *, encoded: bool) -> None:
-        if name is not None:
-            self._names.add((name, encoded))

@@ -59,12 +59,7 @@ async def version(request: Request) -> Response:
     """One version of a model."""
     services = services_of(request.scope)
     name, number = await _named(services, request.path_params)
-    standing = await _standing(services, name)
-    if number not in standing:
-        more = ", ..." if len(standing) > _MOST_NAMED else ""
-        known = ", ".join(map(str, islice(standing, _MOST_NAMED)))
-        raise VersionNotFound(f"Model {name} has no version {number}. It has: {known}{more}.")
-    return JSONResponse({"model_version_status": [standing[number]]}, headers=_UNCACHED)
+    return JSONResponse({"model_version_status": await standings(services, name, number)}, headers=_UNCACHED)
 
 
 @requires("predict", "train")
@@ -100,6 +95,22 @@ def routes() -> list[ProtocolRoute]:
         *(ProtocolRoute(PREFIX + place, version, failures) for place in PLACES if place),
         *(ProtocolRoute(f"{PREFIX}{place}/metadata", metadata, failures) for place in PLACES),
     ]
+
+
+async def standings(services: Services, name: str, number: int | None = None) -> list[dict[str, Any]]:
+    """How the versions of a model stand, the newest first; or one of them.
+
+    Raises:
+        ModelNotFound, VersionNotFound, StorageFailed.
+    """
+    standing = await _standing(services, name)
+    if number is None:
+        return [*standing.values()]
+    if number not in standing:
+        more = ", ..." if len(standing) > _MOST_NAMED else ""
+        known = ", ".join(map(str, islice(standing, _MOST_NAMED)))
+        raise VersionNotFound(f"Model {name} has no version {number}. It has: {known}{more}.")
+    return [standing[number]]
 
 
 async def _named(services: Services, path: Mapping[str, str]) -> tuple[str, int]:
