@@ -71,7 +71,7 @@ class Server:
             self.kill()
             raise AssertionError(f"The server did not start:\n{self.output}\n{self.log}")
         self.url = found[1]
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=120)
 
     @property
     def port(self) -> int:

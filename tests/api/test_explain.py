@@ -38,7 +38,8 @@ def explained(tmp_path_factory: pytest.TempPathFactory, version: int) -> Iterato
     registry = Registry(folder / "store")
     registry.promote("cifar10", version, by="test")
     add_version(registry, promote=True)
-    with running(folder) as server:
+    # TensorFlow is slow to start where others are at work.
+    with running(folder, request_timeout=120) as server:
         yield server
 
 

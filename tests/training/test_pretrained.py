@@ -105,7 +105,7 @@ def test_a_weights_file_that_does_not_do_says_why(folder: Path) -> None:
 )
 def test_weights_are_named_by_a_plain_file_name(weights: str) -> None:
     """No path, no address, no other kind of file."""
-    with pytest.raises(ValidationError, match="pattern"):
+    with pytest.raises(ValidationError, match="must be the name of a file in the folder"):
         Pretrained(**NARROW, weights=weights)
 
 
