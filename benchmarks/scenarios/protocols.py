@@ -17,7 +17,8 @@ import numpy.typing as npt
 from app.preprocessing import scale, to_array
 from app.store.manifest import Manifest
 from benchmarks import wrk
-from benchmarks.running import Running, request
+from benchmarks.running import Running, free_port, request
+from benchmarks.scenarios.by_grpc import ratio
 from benchmarks.scenarios.driving import Trial
 
 _ROUNDS = 5
@@ -42,7 +43,8 @@ class Form:
 
 def protocols(trial: Trial) -> dict[str, Any]:
     """Milliseconds a request by our own route, and how many times that by the others: medians of rounds in turns."""
-    with trial.running({"FOVEA_WORKERS": "1"}) as subject:
+    port = free_port()
+    with trial.running({"FOVEA_WORKERS": "1", "FOVEA_GRPC_PORT": str(port)}) as subject:
         loads = {name: _Load(subject, name, form) for name, form in _FORMS.items()}
         for load in loads.values():
             load.run(1.0)
@@ -56,6 +58,8 @@ def protocols(trial: Trial) -> dict[str, Any]:
             if name != _OWN:
                 ratios = [time / alone for time, alone in zip(times, own, strict=True)]
                 figures[f"{name}, x"] = median(ratios)
+        by_grpc = ratio(subject, port, rounds=_ROUNDS, seconds=trial.seconds(_SECONDS))
+        figures["gRPC, image, each by Python's client, x"] = by_grpc
         return figures
 
 
