@@ -61,6 +61,8 @@ def from_base64(text: str, where: str) -> bytes:
     try:
         # Some write lines, and web clients leave the padding out.
         stripped = "".join(text.split()) if not text.isascii() or any(map(text.__contains__, " \n\r\t")) else text
+        if missing := -len(stripped) % 4:
+            stripped += "=" * missing
         return binascii.a2b_base64(stripped, strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(f"{where} is not base64: {error}.") from None

@@ -129,6 +129,9 @@ def read_images(inputs: Sequence[InputTensor], *, most: int) -> list[Image]:
         raise InvalidRequest(f"{where} has the shape {list(shape)}. Allowed: [n, height, width, channels].")
     if not count:
         raise InvalidRequest(f"{where} holds no image; at least one is needed.")
+    if 0 in shape:
+        # NumPy knows no array of nothing with sides as long as they may be said here.
+        raise InvalidRequest(f"{where} has the shape {list(shape)}, which holds no element.")
     if count > most:
         raise PayloadTooLarge(f"{where} holds {count} images; at most {most} are allowed in one request.")
     if tensor.datatype == BYTES:

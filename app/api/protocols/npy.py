@@ -31,7 +31,7 @@ def read_npy(body: bytes) -> npt.NDArray[Any]:
     """The array that a body is; a view of it, nothing is copied.
 
     Raises:
-        InvalidRequest: it is none, or not of numbers, or of another length than its header says.
+        InvalidRequest: it is none, or not of one or several images' numbers, or of another length than its header says.
     """
     text, begin = _header(body)
     match = _HEADER.fullmatch(text)
@@ -44,6 +44,9 @@ def read_npy(body: bytes) -> npt.NDArray[Any]:
         shape = [int(side) for side in match["shape"].split(",") if side.strip()]
     except (TypeError, ValueError):
         raise InvalidRequest(f"The header of the array cannot be read. {_EXPECTED}.") from None
+    # NumPy has no arrays of many axes, and of an empty one none can be too long to be refused by its length.
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise InvalidRequest(f"The array has the shape {shape[:8]}. {_EXPECTED}.")
     # In Python's integers, which cannot overflow.
     wanted = math.prod(shape) * dtype.itemsize
     if len(body) - begin != wanted:

@@ -65,11 +65,6 @@ class Invocation:
             return self._inputs.rows(document.get("instances"), "instances")
         if self._kind == "application/x-npy":
             array = read_npy(body)
-            if array.ndim not in (3, 4):
-                raise InvalidRequest(
-                    f"The array has the shape {list(array.shape)}. Allowed: [height, width, channels], or "
-                    "[images, height, width, channels]."
-                )
             images = array if array.ndim == 4 else array[np.newaxis]
             check_count(len(images), self._most)
             return [Tensor(image, typed=False) for image in images]

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
-from app.api.protocols.encoded import to_array
+from app.api.protocols.encoded import from_base64, to_array
 from app.errors import InvalidRequest
 
 
@@ -47,3 +47,16 @@ def test_one_long_string_does_not_make_all_others_long() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["YWI=", "YWI", "YW\nI=", " YWI"])
+def test_base64_may_have_lines_and_lack_its_padding(text: str) -> None:
+    """As TensorFlow Serving takes it."""
+    assert from_base64(text, "x") == b"ab"
+
+
+@pytest.mark.parametrize("text", ["Y", "YW=I", "YWI_", "é"])
+def test_what_is_no_base64_is_refused(text: str) -> None:
+    """Other alphabets, padding inside, and lengths that none has."""
+    with pytest.raises(InvalidRequest, match="x is not base64"):
+        from_base64(text, "x")

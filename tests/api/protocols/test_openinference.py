@@ -217,6 +217,7 @@ CASES: dict[str, tuple[Any, int, str]] = {
     "negative": ({"inputs": [{**TENSOR, "shape": [-1, 28, 28, 1]}]}, 400, "whole numbers from 0 up"),
     "axes": ({"inputs": [{**TENSOR, "shape": [28, 28, 1]}]}, 400, "Allowed: [n, height, width, channels]."),
     "none": ({"inputs": [{**TENSOR, "shape": [0, 28, 28, 1], "data": []}]}, 400, "holds no image"),
+    "nothing": ({"inputs": [{**TENSOR, "shape": [1, 2**62, 0, 8], "data": []}]}, 400, "holds no element"),
     "too few": ({"inputs": [{**TENSOR, "data": [1, 2]}]}, 400, "data of the shape [2], and the shape [1, 28, 28, 1]"),
     "ragged": ({"inputs": [{**TENSOR, "data": [[1], [1, 2]]}]}, 400, "have to be of equal lengths"),
     "strings": ({"inputs": [{**TENSOR, "data": ["1"] * 784}]}, 400, "has to be numbers, as UINT8 has them."),
@@ -285,6 +286,7 @@ WRONG: list[tuple[object, bytes, str]] = [
     (in_binary({**ENCODED, "shape": [2]}, 4), bytes(4), "has 1 elements, and the shape [2]"),
     (in_binary({**TENSOR, "shape": [2**40, 2**40, 1, 1]}, 1), b"a", f"holds {2**40} images"),
     (in_binary({**TENSOR, "shape": [1, 2**40, 1, 1]}, 1), b"a", f"takes {2**40}"),
+    (in_binary({**TENSOR, "shape": [1, 0, 2**64 - 1, 3]}, 0), b"", "which holds no element"),
 ]
 
 

@@ -154,6 +154,18 @@ def header(text: str, version: int = 1) -> bytes:
             ["72899999999271", "0 follow"],
         ),
         ("application/x-npy", header("[" * 5000), 400, ["numpy.save"]),
+        (
+            "application/x-npy",
+            header("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 99999999999999999999, 3)}\n"),
+            400,
+            ["[0, 99999999999999999999, 3]"],
+        ),
+        (
+            "application/x-npy",
+            header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1," * 90 + ")}\n") + b"x",
+            400,
+            ["[1, 1, 1, 1, 1, 1, 1, 1]"],
+        ),
         ("application/x-npy", header("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 0)}"), 400, ["header"]),
         ("application/x-npy", npy(np.zeros((65, 28, 28, 1), np.uint8)), 413, ["65", "64"]),
     ],
