@@ -43,11 +43,12 @@ class Answering:
             metrics.stage("admission", admitted - begin)
         stages: list[Stage] | None = scope.get("fovea.stages")
         read: float | None = None
-        growth = self._way.grown(head)
         try:
             with services.bodies.hold() as take, Departure(receive, settings.body_timeout, deadline) as departure:
-                body = await gather_body(receive, headers, settings.max_body_bytes, lambda size: take(size * growth))
+                body = await gather_body(receive, headers, settings.max_body_bytes, take)
                 departure.body_came()
+                if self._way.weight is not None:
+                    take(self._way.weight(head, body))
                 if len(body) > _LARGE:
                     images = await asyncio.to_thread(inquiry.images, body)
                 else:

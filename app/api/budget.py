@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from app.errors import Overloaded
+from app.errors import Overloaded, PayloadTooLarge
 from app.metrics import Metrics
 
 
@@ -27,12 +27,18 @@ class Budget:
     def hold(self) -> Iterator[Callable[[int], None]]:
         """Yields what takes bytes out of the budget; all of them go back at the end of the block.
 
-        Taking more than there is raises Overloaded.
+        Taking more than there is left raises Overloaded; more than there is for all, PayloadTooLarge.
         """
         taken = 0
 
         def take(size: int) -> None:
             nonlocal taken
+            if taken + size > self._size:
+                # To come back does not help.
+                raise PayloadTooLarge(
+                    f"The request would take {taken + size} bytes of memory to be read; {self._size} are there. Send "
+                    "less in one request, or images as files and tensors as binary instead of numbers in JSON."
+                )
             if self.used + size > self._size:
                 self._metrics.rejected(Overloaded.code)
                 wait = self._retry_after()

@@ -100,16 +100,11 @@ class Way:
     begin: Callable[[Head], Inquiry]
     """Reads a head; raises what is wrong with it, as a FoveaError."""
     failures: Failures
-    growth: int | Callable[[Head], int] = 1
-    """Bytes of memory that a byte of the body may become when it is parsed; where that depends on its head, a function
-    of that."""
+    weight: Callable[[Head, bytes], int] | None = None
+    """Bytes of memory that a body may take, besides its own, when it is parsed; None: it is not parsed."""
     patience: Callable[[Any], float | None] | None = None
     """Given an inquiry whose body was read: within how many seconds the body asks for its answer, if it says so."""
     scopes: frozenset[Scope] = frozenset({"predict"})
-
-    def grown(self, head: Head) -> int:
-        """`growth` for a request."""
-        return self.growth if isinstance(self.growth, int) else self.growth(head)
 
     def earlier(self, deadline: float, inquiry: Inquiry) -> float:
         """The deadline of a request whose body was read, by `time.monotonic`, given that of its head."""

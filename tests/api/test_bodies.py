@@ -116,6 +116,16 @@ async def test_bodies_share_a_budget() -> None:
     assert budget.used == 0
 
 
+async def test_a_body_that_the_budget_will_never_have_room_for_is_not_asked_to_come_back() -> None:
+    """It is too large, whatever else is under way."""
+    budget = Budget(150, Metrics(), lambda: 2.5)
+    with budget.hold() as take:
+        take(100)
+        with pytest.raises(PayloadTooLarge, match="would take 151 bytes of memory"):
+            take(51)
+    assert budget.used == 0
+
+
 def encode(files: list[tuple[str, bytes]]) -> bytes:
     body = b""
     for name, data in files:

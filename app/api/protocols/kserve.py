@@ -15,7 +15,7 @@ from app.api.deadlines import TIMEOUT, parse_deadline
 from app.api.departure import Departure
 from app.api.pools import run_in
 from app.api.production import production
-from app.api.protocols.encoded import GROWTH, parse_object
+from app.api.protocols.encoded import parse_object, weight
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.inputs import Inputs
 from app.api.protocols.routing import ProtocolRoute
@@ -47,10 +47,9 @@ async def explain(request: Request) -> Response:
     explanations: list[dict[str, Any]] = []
     with services.explaining.place(), Departure(request.receive, settings.body_timeout, deadline) as departure:
         with services.bodies.hold() as take:
-            body = await gather_body(
-                request.receive, request.headers, settings.max_body_bytes, lambda size: take(size * GROWTH)
-            )
+            body = await gather_body(request.receive, request.headers, settings.max_body_bytes, take)
             departure.body_came()
+            take(weight(body))
             images = await asyncio.to_thread(_images, inputs, body)
             del body
         version = await production(services, model)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from app.api.protocols.encoded import GROWTH, from_base64, parse_object
+from app.api.protocols.encoded import from_base64, parse_object, weight
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.inference import (
     BYTES,
@@ -33,8 +33,6 @@ HEADER_LENGTH = "inference-header-content-length"
 """Bytes of JSON at the beginning of the body; the tensors follow. 0: the body is one encoded image."""
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
-# JSON before tensors, which are not parsed, but may be copied: encoded images are.
-_LITTLE_JSON, _COPIED = 64 * 1024, 2
 _OCTETS = b"application/octet-stream"
 
 
@@ -136,7 +134,7 @@ def ways() -> list[Way]:
     """The routes that answer images."""
     failures = ErrorText()
     return [
-        Way(f"/v2/models/{{model}}{place}/infer", Infer, failures, growth=_growth, patience=_patience)
+        Way(f"/v2/models/{{model}}{place}/infer", Infer, failures, weight=_weight, patience=_patience)
         for place in ("", "/versions/{version}")
     ]
 
@@ -154,9 +152,12 @@ def _json_bytes(head: Head) -> int | None:
     return int(text)
 
 
-def _growth(head: Head) -> int:
+def _weight(head: Head, body: bytes) -> int:
     length = _json_bytes(head)
-    return GROWTH if length is None or length > _LITTLE_JSON else _COPIED
+    if length is None:
+        return weight(body)
+    # What follows the JSON is not parsed, but encoded images are copied.
+    return weight(body, min(length, len(body))) + len(body) if length else 0
 
 
 def _patience(inquiry: Infer) -> float | None:

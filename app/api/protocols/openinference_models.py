@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.api.bodies import Limits, read_body
 from app.api.protocols import inference_service as service
-from app.api.protocols.encoded import GROWTH, parse_object
+from app.api.protocols.encoded import parse_object, weight
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.routing import ProtocolRoute
 from app.api.routes import public, requires
@@ -133,7 +133,8 @@ async def _document(request: Request) -> dict[str, Any]:
     services: Services = services_of(request.scope)
     limits = Limits(min(_BODY_BYTES, services.settings.max_body_bytes), services.settings.body_timeout)
     with services.bodies.hold() as take:
-        body = await read_body(request.receive, request.headers, limits, lambda size: take(size * GROWTH))
+        body = await read_body(request.receive, request.headers, limits, take)
+        take(weight(body))
         return parse_object(body) if body.strip() else {}
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from app.api.bodies import RAW_TYPES, media_type, printable
 from app.api.errors import NotAcceptable, UnsupportedMediaType
-from app.api.protocols.encoded import GROWTH, check_count, parse_object
+from app.api.protocols.encoded import check_count, parse_object, weight
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.fields import check_fields
 from app.api.protocols.inputs import Inputs
@@ -120,12 +120,12 @@ async def ping(request: Request) -> Response:
 
 def ways() -> list[Way]:
     """The route that answers images."""
-    return [Way("/invocations", Invocation, ErrorText(), growth=growth)]
+    return [Way("/invocations", Invocation, ErrorText(), weight=body_weight)]
 
 
-def growth(head: Head) -> int:
-    """Bytes of memory that a byte of the body may become: only JSON is parsed."""
-    return GROWTH if media_type(head.headers) == "application/json" else 1
+def body_weight(head: Head, body: bytes) -> int:
+    """Bytes of memory that a body may take, besides its own, when it is parsed: only JSON is."""
+    return weight(body) if media_type(head.headers) == "application/json" else 0
 
 
 def routes() -> list[ProtocolRoute]:

@@ -23,7 +23,7 @@ from app.api.protocols.encoded import parse_object
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.fields import check_fields
 from app.api.protocols.routing import ProtocolRoute
-from app.api.protocols.sagemaker import Invocation, growth
+from app.api.protocols.sagemaker import Invocation, body_weight
 from app.api.routes import check_query, requires
 from app.api.security import caller
 from app.api.services import Services, services_of
@@ -143,7 +143,7 @@ def store_name(name: str) -> str:
 
 def ways() -> list[Way]:
     """The route that answers images."""
-    return [Way("/models/{model}/invoke", _invoke, ErrorText(), growth=growth)]
+    return [Way("/models/{model}/invoke", _invoke, ErrorText(), weight=body_weight)]
 
 
 def routes() -> list[ProtocolRoute]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import orjson
 
-from app.api.protocols.encoded import GROWTH, check_count, is_encoded, parse_object
+from app.api.protocols.encoded import check_count, is_encoded, json_weight, parse_object
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.inputs import Inputs
 from app.api.ways import Head, Inquiry, Reply, Way
@@ -96,7 +96,7 @@ def ways() -> list[Way]:
     failures = ErrorText()
     verbs: dict[str, Callable[[Head], Inquiry]] = {"predict": Predict, "classify": Classify}
     return [
-        Way(f"{PREFIX}{place}:{verb}", begin, failures, growth=GROWTH)
+        Way(f"{PREFIX}{place}:{verb}", begin, failures, weight=json_weight)
         for verb, begin in verbs.items()
         for place in PLACES
     ]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from app.api import health
-from app.api.protocols.encoded import GROWTH, parse_object
+from app.api.protocols.encoded import json_weight, parse_object
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.fields import check_fields
 from app.api.protocols.inputs import Inputs
@@ -90,7 +90,7 @@ def ways(route: str | None) -> list[Way]:
         route: from `AIP_PREDICT_ROUTE`.
     """
     paths = dict.fromkeys([PREDICT, *([route] if route is not None else [])])
-    return [Way(path, Predict, ErrorText(), growth=GROWTH) for path in paths]
+    return [Way(path, Predict, ErrorText(), weight=json_weight) for path in paths]
 
 
 def routes(route: str | None) -> list[ProtocolRoute]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
 import orjson
 import pytest
 
-from app.api.protocols.encoded import from_base64, to_array
+from app.api.protocols.encoded import from_base64, to_array, weight
 from app.errors import InvalidRequest
 
 
@@ -60,3 +63,42 @@ def test_what_is_no_base64_is_refused(text: str) -> None:
     """Other alphabets, padding inside, and lengths that none has."""
     with pytest.raises(InvalidRequest, match="x is not base64"):
         from_base64(text, "x")
+
+
+_MEASURE = """
+import re, sys
+from app.api.protocols.encoded import from_base64, parse_object, to_array
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+
+body = sys.stdin.buffer.read()
+before = peak()
+try:
+    to_array(parse_object(body)["x"], "x")
+except Exception:
+    pass
+print(peak() - before)
+"""
+_BOMBS = {
+    "lists": b"[],",
+    "nested": b"[[[[1]]]],",
+    "objects": b'{"":0},',
+    "objects in objects": b'{"aaa":{"b":1.5}},',
+    "floats": b"1.5,",
+    "strings": b'"ab",',
+}
+
+
+@pytest.mark.parametrize("bomb", _BOMBS.values(), ids=_BOMBS)
+def test_what_json_takes_is_known_before_it_is_parsed(bomb: bytes) -> None:
+    """The worst that a body can be made to become, in a process of its own."""
+    body = b'{"x":[' + bomb * (4_000_000 // len(bomb)) + b"0]}"
+    done = subprocess.run([sys.executable, "-c", _MEASURE], input=body, capture_output=True, check=True)
+    assert 0 < int(done.stdout) < weight(body) + 1_000_000
+
+
+def test_images_in_json_weigh_little_more_than_they_have() -> None:
+    """A large photo in base64 finds room at a service of many processes, of which each has little."""
+    body = b'{"instances": [{"b64": "' + base64.b64encode(bytes(1_000_000)) + b'"}]}'
+    assert weight(body) < 4 * len(body)
