@@ -61,6 +61,8 @@ class Catalogue:
         self._trouble: str | None = None
         self._only: str | None = None
         """The model that had a version in production at the last look, if it was the only one."""
+        self._forgotten = 0
+        """How many models were, so that a look which began before one was does not bring it back."""
         self._gone: set[str] = set()
         """Models that answer although they are no longer in the store."""
         self.started = False
@@ -170,8 +172,11 @@ class Catalogue:
         """
         model = await self._model(name)
         async with model.lock:
-            if self._models.pop(name, None) is not None:
+            if self._models.get(name) is model:
+                del self._models[name]
+                self._forgotten += 1
                 self._metrics.gone(name)
+                self._shelf.discard(name, None)
                 if model.engine is not None:
                     self._shelf.retire(model.engine)
                     model.engine = None
@@ -232,7 +237,7 @@ class Catalogue:
         A model that is no longer in the store goes on answering: a disk that is away must not end the service.
         """
         try:
-            newest = await asyncio.to_thread(self._read_logs)
+            newest = await self._newest()
         except FoveaError as error:
             if self._trouble != str(error):
                 _log.warning("%s", error)
@@ -276,6 +281,14 @@ class Catalogue:
             )
         self._gone = gone
 
+    async def _newest(self) -> dict[str, Promotion | None]:
+        """The newest entry of every log, of models that were not forgotten meanwhile."""
+        while True:
+            forgotten = self._forgotten
+            newest = await asyncio.to_thread(self._read_logs)
+            if forgotten == self._forgotten:
+                return newest
+
     def _read_logs(self) -> dict[str, Promotion | None]:
         return {name: self._registry.production(name) for name in self._registry.models()}
 
@@ -286,6 +299,8 @@ class Catalogue:
         was promoted before and can be loaded.
         """
         async with model.lock:
+            if self._models.get(model.name) is not model:
+                return  # it was forgotten while this waited; what has its name now is followed for itself
             try:
                 log = await asyncio.to_thread(self._registry.promotions, model.name)
                 if log:

@@ -559,3 +559,31 @@ async def test_small_images_of_a_small_model_are_answered_where_they_arrive(
     [(images, name)] = threads
     assert images == 1
     assert name != here
+
+
+async def test_a_look_that_was_under_way_does_not_bring_a_forgotten_model_back(
+    registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it read before the model was removed is read again: else it would stand there as unready for ever."""
+    add_version(registry, promote=True)
+    classifier = await start()
+    reading, go = threading.Event(), threading.Event()
+    production = Registry.production
+
+    def slow(registry: Registry, model: str) -> Any:
+        found = production(registry, model)
+        reading.set()
+        assert go.wait(10)
+        return found
+
+    monkeypatch.setattr(Registry, "production", slow)
+    # It looks for a model that it does not know.
+    look = asyncio.create_task(classifier.refresh("other"))
+    assert await asyncio.to_thread(reading.wait, 10)
+    monkeypatch.setattr(Registry, "production", production)
+    registry.remove("shapes")
+    await classifier.forget("shapes")
+    go.set()
+    with pytest.raises(ModelNotFound):
+        await look
+    assert classifier.status().models == ()
