@@ -17,6 +17,7 @@ from app.settings import Settings
 SAGEMAKER, VERTEX = "Amazon SageMaker", "Vertex AI"
 
 _PORT = 8080
+_BASE = Path("/opt/ml")
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the platform's own network, see `settle`
 # SageMaker kills 30 seconds after SIGTERM; the kernel ends us some seconds after the grace, if all else fails.
 _GRACE = 20.0
@@ -35,6 +36,8 @@ class Platform:
     """Folder, or address of a bucket's, in which the model lies; None if it names none."""
     multi_model: Path | None = None
     """Folder below which it lays models that it then has loaded."""
+    declared: bool = True
+    """Whether a variable says so, and not only that the model lies where it would lay it."""
 
 
 def detect(environment: Mapping[str, str]) -> Platform | None:
@@ -48,12 +51,14 @@ def detect(environment: Mapping[str, str]) -> Platform | None:
     """
     if environment.get("AIP_HTTP_PORT") or environment.get("AIP_MODE") == "PREDICTION":
         return Platform(VERTEX, _port(environment, "AIP_HTTP_PORT"), environment.get("AIP_STORAGE_URI") or None)
-    base = Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+    base = Path(environment.get("SAGEMAKER_BASE_DIR") or _BASE)
     if environment.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true":
         return Platform(SAGEMAKER, _port(environment, "SAGEMAKER_BIND_TO_PORT"), None, base / "models")
     lies = (base / "model").is_dir()
+    declared = any(environment.get(name) for name in ("SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_BASE_DIR"))
     if lies or environment.get("SAGEMAKER_BIND_TO_PORT"):
-        return Platform(SAGEMAKER, _port(environment, "SAGEMAKER_BIND_TO_PORT"), base / "model" if lies else None)
+        model = base / "model" if lies else None
+        return Platform(SAGEMAKER, _port(environment, "SAGEMAKER_BIND_TO_PORT"), model, declared=declared)
     return None
 
 
@@ -61,11 +66,14 @@ def settle(settings: Settings, platform: Platform) -> Settings:
     """The settings as they have to be there; what was set explicitly stays.
 
     Whoever reaches the port is the platform, which has checked its caller and sends no key of ours: so it is let in
-    without one. Since it may pass on more than its own contract, callers may only have images classified, except on
-    a multi-model endpoint, where the platform loads models by the same way.
+    without one. Since it may pass on more than its own contract, callers may only have images classified; on a
+    multi-model endpoint they may also do what the platform does by the same way, which is to load models.
+
+    A folder alone may lie anywhere, in notebooks and training jobs too: for it no address is opened that was not set.
+    The image sets it.
     """
     wanted: dict[str, Any] = {
-        "host": _ALL_ADDRESSES,
+        "host": _ALL_ADDRESSES if platform.declared else None,
         "port": platform.port,
         "executor": "none",
         "shutdown_grace": _GRACE,
@@ -73,7 +81,7 @@ def settle(settings: Settings, platform: Platform) -> Settings:
         "multi_model": platform.multi_model,
     }
     if settings.api_keys is None:
-        wanted |= {"allow_anonymous": True, "anonymous": "all" if platform.multi_model else "predict"}
+        wanted |= {"allow_anonymous": True, "anonymous": "models" if platform.multi_model else "predict"}
     update = {
         name: value for name, value in wanted.items() if value is not None and name not in settings.model_fields_set
     }

@@ -17,6 +17,8 @@ _ROUTE = re.compile(r"/|(/[A-Za-z0-9._:-]+)+/?")
 # Our own routes, whose requests have other forms.
 _OWN = ("/api/", "/docs", "/health/", "/metrics", "/openapi.json")
 
+Anonymous = Literal["all", "models", "predict"]
+
 
 class Settings(BaseSettings):
     """Read from the environment when constructed, never at import. `docs/settings.md` has the same table."""
@@ -111,8 +113,10 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="Listen on a non-loopback address without keys: anyone who reaches it may do anything."
     )
-    anonymous: Literal["all", "predict"] = Field(
-        "all", description="What callers may do where there are no keys: everything, or only have images classified."
+    anonymous: Anonymous = Field(
+        "all",
+        description="What callers may do where there are no keys: everything, only have images classified (`predict`), "
+        "or that and load and unload what lies below `FOVEA_MULTI_MODEL` (`models`).",
     )
 
     predict_route: str | None = Field(
@@ -145,6 +149,14 @@ class Settings(BaseSettings):
     def cache_folder(self) -> Path:
         """`cache`, or its default."""
         return self.cache if self.cache is not None else self.workspace / "cache"
+
+    @property
+    def anonymous_may(self) -> str:
+        """What `anonymous` allows, for people."""
+        if self.anonymous == "all":
+            return "do everything"
+        more = "load and unload what SageMaker laid down, " if self.anonymous == "models" else ""
+        return f"have images classified, {more}and nothing else"
 
     @property
     def loopback(self) -> bool:

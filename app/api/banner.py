@@ -77,8 +77,7 @@ def _grpc(settings: Settings) -> str:
 def _keys(services: Services) -> str:
     if services.keys is not None:
         return f"needed; they are in {services.settings.api_keys} (FOVEA_API_KEYS)"
-    allowed = "do everything" if services.settings.anonymous == "all" else "have images classified, and nothing else"
-    return f"none needed: whoever reaches the address may {allowed}"
+    return f"none needed: whoever reaches the address may {services.settings.anonymous_may}"
 
 
 def _describe(registry: Registry, model: ModelStatus) -> str:

@@ -137,8 +137,7 @@ class Direct:
         try:
             if self._origins.anonymous:
                 self._origins.check(METHOD, fields)
-            else:
-                security.authorize(self._keys, {"headers": headers}, way.scopes)
+            security.authorize(self._keys, {"headers": headers}, way.scopes, anonymous=self._settings.anonymous)
             names = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
             deadline = parse_deadline(names.get(TIMEOUT), self._settings)
             return way.begin(Head(path, query, names, self._settings.max_files)), deadline, fields.get(b"x-request-id")

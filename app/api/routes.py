@@ -67,11 +67,17 @@ class PlainRoute(Route):
             found["route"] = self
         return match, found
 
+    loads = False
+    """Whether it is a route by which a platform loads the models that it laid down; see `Settings.anonymous`."""
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through to the endpoint, or raise the domain's error for why not."""
         if self.scopes is not None and scope["method"] in (self.methods or ()):
             services = services_of(scope)
-            security.authorize(services.keys, scope, self.scopes, anonymous=services.settings.anonymous)
+            anonymous = services.settings.anonymous
+            if self.loads and anonymous == "models":
+                anonymous = "all"
+            security.authorize(services.keys, scope, self.scopes, anonymous=anonymous)
         await super().handle(scope, receive, send)
 
 

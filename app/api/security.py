@@ -22,6 +22,7 @@ from starlette.types import Scope as ASGIScope
 
 from app.errors import ConfigurationError, Forbidden, InvalidName, Unauthorized
 from app.names import check_name
+from app.settings import Anonymous
 
 logger = logging.getLogger(__name__)
 
@@ -167,22 +168,22 @@ def authorize(
     scope: ASGIScope,
     allowed: frozenset[Scope],
     *,
-    anonymous: Literal["all", "predict"] = "all",
+    anonymous: Anonymous = "all",
 ) -> None:
     """Let the request through, or raise; remembers the key's name in `scope` for those who ask who called.
 
-    Without `keys` everybody may do everything, or what the scope `predict` allows (`anonymous`): such a service
-    listens on loopback only, unless it was told otherwise (`Settings.check`).
+    Without `keys` everybody may do everything, or no more than what the scope `predict` allows (`anonymous`): such a
+    service listens on loopback only, unless it was told otherwise (`Settings.check`).
 
     Raises:
         Unauthorized: no key, or an unknown one.
         Forbidden: the key has none of the scopes in `allowed`, or callers without keys may not.
     """
     if keys is None:
-        if anonymous == "predict" and "predict" not in allowed:
+        if anonymous != "all" and "predict" not in allowed:
             raise Forbidden(
-                "Without API keys this service only classifies images (FOVEA_ANONYMOUS=predict). What changes models "
-                "or trains needs FOVEA_API_KEYS, or FOVEA_ANONYMOUS=all."
+                f"Without API keys this service only classifies images (FOVEA_ANONYMOUS={anonymous}). What changes "
+                "models or trains needs FOVEA_API_KEYS, or FOVEA_ANONYMOUS=all."
             )
         return
     presented = presented_key(scope)

@@ -40,7 +40,7 @@ def settle(settings: Settings, environment: Mapping[str, str]) -> tuple[Settings
             "NO KEYS ARE ASKED FOR: %s decides who may call, and callers may %s. Whoever reaches port %d past it may "
             "do the same. FOVEA_API_KEYS or FOVEA_ALLOW_ANONYMOUS=false ends that.",
             platform.name,
-            "do everything" if settled.anonymous == "all" else "have images classified, and nothing else",
+            settled.anonymous_may,
             settled.port,
         )
     return settled, platform

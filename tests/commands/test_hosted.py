@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app import platforms
 from app.commands import hosted
 from app.errors import ConfigurationError, InvalidRequest, StorageFailed
 from app.platforms import SAGEMAKER, VERTEX, Platform, detect, settle
@@ -119,6 +120,8 @@ def test_a_multi_model_endpoint_is_ready_without_a_model_and_loads_what_is_laid_
             headers={"Content-Type": "image/png", "X-Amzn-SageMaker-Target-Model": "shapes.tar.gz"},
         )
         assert (answer.status_code, answer.json()["model"]) == (200, "a1b2")
+        assert server.client.post("/api/v1/models/a1b2/promote", json={"version": 1}).status_code == 403
+        assert server.client.post("/v2/repository/models/a1b2/unload").status_code == 403
         assert server.client.delete("/models/a1b2").status_code == 200
         assert server.client.get("/models").json() == {"models": []}
 
@@ -221,7 +224,18 @@ def test_what_is_set_explicitly_wins_over_the_platform(tmp_path: Path) -> None:
         settled.check()
     keyed = settle(Settings(api_keys=tmp_path / "keys"), Platform(VERTEX, 8080, None))
     assert (keyed.allow_anonymous, keyed.anonymous) == (False, "all")
-    assert settle(Settings(), Platform(SAGEMAKER, 8080, None, tmp_path)).anonymous == "all"
+    assert settle(Settings(), Platform(SAGEMAKER, 8080, None, tmp_path)).anonymous == "models"
+
+
+def test_a_folder_that_only_lies_there_opens_no_other_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook or a training job of SageMaker too there is such a folder; the image sets its address."""
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(platforms, "_BASE", tmp_path)
+    platform = detect({})
+    assert platform == Platform(SAGEMAKER, 8080, tmp_path / "model", declared=False)
+    assert settle(Settings(), platform).host == "127.0.0.1"
+    assert settle(Settings(host="0.0.0.0"), platform).anonymous == "predict"
+    assert detect({"SAGEMAKER_BIND_TO_PORT": "8080"}) == Platform(SAGEMAKER, 8080, tmp_path / "model")
 
 
 def test_a_store_is_served_where_it_lies_and_a_version_becomes_a_store(tmp_path: Path) -> None:

@@ -150,11 +150,15 @@ def routes() -> list[ProtocolRoute]:
     """All other routes."""
     loaded, failures = Loaded(), ErrorText()
     return [
-        ProtocolRoute("/models", loaded.load, failures, methods=["POST"]),
+        _Loading("/models", loaded.load, failures, methods=["POST"]),
         ProtocolRoute("/models", loaded.list, failures),
         ProtocolRoute("/models/{model}", loaded.describe, failures),
-        ProtocolRoute("/models/{model}", loaded.unload, failures, methods=["DELETE"]),
+        _Loading("/models/{model}", loaded.unload, failures, methods=["DELETE"]),
     ]
+
+
+class _Loading(ProtocolRoute):
+    loads = True
 
 
 def _invoke(head: Head) -> Invocation:
