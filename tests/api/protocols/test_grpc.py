@@ -424,3 +424,21 @@ def test_keys_are_asked_for_as_by_http(tmp_path: Path) -> None:
             assert status == "StatusCode.PERMISSION_DENIED"
             assert refusal(lambda: client.get_model_repository_index())[0] == "StatusCode.UNAUTHENTICATED"
     assert server.process.returncode == 0, server.log
+
+
+def test_many_large_messages_at_a_time_take_bounded_memory(tmp_path: Path) -> None:
+    """gRPC puts messages together before we hear of them: of what is not read yet it takes in next to nothing."""
+    with running(tmp_path, grpc_port=0) as server, grpc.insecure_channel(address_of(server)) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        status = Path(f"/proc/{server.process.pid}/status")
+
+        def peak() -> int:
+            found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+            assert found is not None
+            return int(found[1]) // 1024
+
+        before, large = peak(), bytes(8_000_000)
+        calls = [call.future(large, timeout=60) for _ in range(150)]
+        assert {each.code() for each in calls} == {grpc.StatusCode.INVALID_ARGUMENT}
+        # Of 1,200 MB. 32 are read at a time, and each may be there twice for a moment.
+        assert peak() - before < 600

@@ -36,6 +36,7 @@ class Line:
         self.services = services
         self._infer = channel.unary_unary(f"{SERVICE}/ModelInfer")
         self.stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+        self.slow = channel.stream_unary(f"{SERVICE}/ModelInfer")
         self.mirror = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
         self.watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
         self.load = channel.unary_unary(f"{SERVICE}/RepositoryModelLoad")
@@ -191,3 +192,49 @@ def test_a_port_in_use_is_named() -> None:
 def test_every_error_has_a_status() -> None:
     """The table of gRPC's statuses has the same errors as that of HTTP's."""
     assert set(CODES) == set(errors.KINDS)
+
+
+async def test_streams_are_no_more_than_are_allowed(start: StartAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may have a message that is half here; the next is told to come back, and finds room when one has ended."""
+    monkeypatch.setattr("app.api.protocols.rpc.server._STREAMS", 1)
+    async with listening(await start(grpc_port=0)) as line:
+        first = line.stream(timeout=20)
+        await first.write(message())
+        await first.read()
+        error = await failure(line.stream(timeout=20).read())
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "1 streams are open" in (error.details() or "")
+        await first.done_writing()
+        assert await first.read() is grpc.aio.EOF
+        async with asyncio.timeout(10):
+            while True:
+                second = line.stream(timeout=20)
+                await second.write(message())
+                try:
+                    await second.read()
+                    break
+                except grpc.aio.AioRpcError:  # the first has not been put away yet
+                    await asyncio.sleep(0.01)
+
+
+async def test_messages_are_read_in_a_bounded_number_of_places(
+    start: StartAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls whose messages do not come hold up others that bring images, and no probe."""
+    monkeypatch.setattr("app.api.protocols.rpc.calls._READING", 1)
+    async with listening(await start(grpc_port=0)) as line:
+        stalled = line.slow(timeout=20)
+
+        async def held_up() -> bool:
+            error = await status(line.infer(timeout=0.3))
+            assert error in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED)
+            return error is not grpc.StatusCode.OK
+
+        async with asyncio.timeout(10):
+            while not await held_up():  # noqa: ASYNC110 - nobody tells when the call is there
+                await asyncio.sleep(0.01)
+        await line.live(b"", timeout=10)
+        await stalled.write(message())
+        await stalled.done_writing()
+        await stalled
+        await line.infer()

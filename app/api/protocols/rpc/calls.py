@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 _METHOD = "POST"
 # Details travel in a header, and clients take 8 KiB of those.
 _MOST_DETAILS = 1500
+# Messages that are read at a time. gRPC puts each together before it hands it over, in memory that the budget of bodies
+# hears of only then; what is not read yet waits in the little buffers of its connection.
+_READING = 32
+# Those that say next to nothing have places of their own, more, and for a little time: some are of strangers, who shall
+# not hold up a probe, nor send much meanwhile.
+_READING_LITTLE, _LITTLE_SECONDS = 256, 2.0
 
 
 class Message(Protocol):
@@ -44,7 +50,16 @@ _Reply = TypeVar("_Reply", bound=Message)
 class Call:
     """One call, or one of the requests of a stream."""
 
-    def __init__(self, services: Services, route: str, context: Any, request_id: str, metadata: dict[str, str]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        route: str,
+        context: Any,
+        request_id: str,
+        metadata: dict[str, str],
+        places: Mapping[bool, asyncio.Semaphore],
+    ) -> None:
+        """`places`: in which messages are read, of those that say little and of others."""
         self.services = services
         self.route = route
         self.request_id = request_id
@@ -52,6 +67,7 @@ class Call:
         """Names in lower case, of what is text."""
         self.begin = time.perf_counter()
         self._context = context
+        self._places = places
 
     def deadline(self) -> float:
         """By when it is to be answered, by `time.monotonic`: the client's deadline, or the service's if that is sooner.
@@ -69,16 +85,21 @@ class Call:
         left: float | None = self._context.time_remaining()
         return left is not None and left <= 0
 
-    async def read(self, deadline: float = math.inf) -> bytes:
-        """The message of a call that has one.
+    async def read(self, deadline: float = math.inf, *, little: bool = False) -> bytes:
+        """The message of a call that has one; `little`: one that says next to nothing.
 
         Raises:
             RequestTimeout, DeadlineExceeded: it did not come in time.
+            Overloaded: too many others were coming.
             InvalidRequest: there is none.
         """
         seconds = self.services.settings.body_timeout
+        if little:
+            seconds = min(seconds, _LITTLE_SECONDS)
+        waiting = True
         try:
-            async with asyncio.timeout(min(seconds, deadline - time.monotonic())):
+            async with asyncio.timeout(min(seconds, deadline - time.monotonic())), self._places[little]:
+                waiting = False
                 message = await self._context.read()
         except TimeoutError:
             if deadline - time.monotonic() <= 0:
@@ -86,6 +107,9 @@ class Call:
                 # The classifier, which counts those that it gave up, has not seen it.
                 self.services.metrics.rejected(error.code)
                 raise error from None
+            if waiting:
+                self.services.metrics.rejected(Overloaded.code)
+                raise Overloaded("Too many messages are coming in. Try again in a moment.", retry_after=1) from None
             raise RequestTimeout(f"The message did not come within {seconds:g} s.") from None
         if message is grpc.aio.EOF:
             raise InvalidRequest("The call has no message.")
@@ -99,6 +123,7 @@ class Calls:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._notes = Notes(services)
+        self._places = {False: asyncio.Semaphore(_READING), True: asyncio.Semaphore(_READING_LITTLE)}
         self.ending = asyncio.Event()
         """Set when streams are to end as soon as what was read of them is answered."""
 
@@ -136,15 +161,25 @@ class Calls:
         return grpc.stream_unary_rpc_method_handler(handle)
 
     def stream_handler(
-        self, route: str, answer: Callable[[Call, Any], Awaitable[None]], *scopes: Scope
+        self, route: str, answer: Callable[[Call, Any], Awaitable[None]], *scopes: Scope, most: int
     ) -> grpc.RpcMethodHandler:
-        """For a method that reads and writes streams: `answer` gets its context, with `read` and `write` of bytes."""
+        """For a method that reads and writes streams: `answer` gets its context, with `read` and `write` of bytes.
+
+        Args:
+            most: streams at a time, of which each may have a message that is half here.
+        """
+        streams = 0
 
         async def handle(_: object, context: Any) -> None:
+            nonlocal streams
             call = self._begin(route, context)
             status = 0
+            streams += 1
             try:
                 self.authorize(call, *scopes)
+                if streams > most:
+                    self._services.metrics.rejected(Overloaded.code)
+                    raise Overloaded(f"{most} streams are open; no more are allowed.", retry_after=1)
                 await answer(call, context)
                 status = 200
             except asyncio.CancelledError:
@@ -154,6 +189,7 @@ class Calls:
             except Exception as error:
                 status = self._fail(call, context, error)
             finally:
+                streams -= 1
                 self._end(call, status)
 
         return grpc.stream_stream_rpc_method_handler(handle)
@@ -194,7 +230,7 @@ class Calls:
 
     async def one_of_stream(self, stream: Call, context: Any, answer: Callable[[Call], Awaitable[_Reply]]) -> _Reply:
         """Answer one of the requests of a stream, and note it as a call; raises the domain's errors, and `Fault`."""
-        call = Call(self._services, stream.route, context, self._notes.identify(None), stream.metadata)
+        call = Call(self._services, stream.route, context, self._notes.identify(None), stream.metadata, self._places)
         status = 0
         try:
             reply = await answer(call)
@@ -214,7 +250,7 @@ class Calls:
         offered = metadata.get("x-request-id")
         request_id = self._notes.identify(None if offered is None else offered.encode("utf-8", "replace"))
         context.set_trailing_metadata((("x-request-id", request_id),))
-        return Call(self._services, route, context, request_id, metadata)
+        return Call(self._services, route, context, request_id, metadata, self._places)
 
     def _end(self, call: Call, status: int) -> None:
         seconds = time.perf_counter() - call.begin

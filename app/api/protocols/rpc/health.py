@@ -13,13 +13,13 @@ from app.api.protocols.inference_service import server_ready
 from app.api.protocols.rpc.calls import Call, Calls
 from app.api.protocols.rpc.models import read
 from app.api.services import Services
-from app.errors import NotFound, Overloaded
+from app.errors import NotFound
 
 SERVICE = "grpc.health.v1.Health"
 
 _LOOK_SECONDS = 0.5
 # Strangers may watch.
-_MOST_WATCHERS = 256
+MOST_WATCHERS = 256
 
 
 class Health:
@@ -30,7 +30,6 @@ class Health:
         self._calls = calls
         self._services = services
         self._names = frozenset(names)
-        self._watchers = 0
 
     async def check(self, call: Call) -> Any:
         """Check: how it stands now."""
@@ -46,23 +45,17 @@ class Health:
     async def watch(self, call: Call, context: Any) -> None:
         """Watch: how it stands now, and whenever that changes, until the service stops."""
         request = await read(call, pb.HealthCheckRequest)
-        if self._watchers >= _MOST_WATCHERS:
-            raise Overloaded(f"{_MOST_WATCHERS} clients are watching; no more are allowed.", retry_after=60)
-        self._watchers += 1
-        try:
-            told = None
-            while True:
-                ending = self._calls.ending.is_set()
-                status = self._status(request.service)
-                if status != told:
-                    await context.write(pb.HealthCheckResponse(status=status).SerializeToString())
-                    told = status
-                if ending:
-                    return
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._calls.ending.wait(), _LOOK_SECONDS)
-        finally:
-            self._watchers -= 1
+        told = None
+        while True:
+            ending = self._calls.ending.is_set()
+            status = self._status(request.service)
+            if status != told:
+                await context.write(pb.HealthCheckResponse(status=status).SerializeToString())
+                told = status
+            if ending:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._calls.ending.wait(), _LOOK_SECONDS)
 
     def _status(self, name: str) -> int:
         """Of the whole (""), a service, or a model."""

@@ -125,7 +125,7 @@ async def read(call: Call, kind: Callable[..., _Message]) -> _Message:
         RequestTimeout, DeadlineExceeded, InvalidRequest: as of `Call.read`; or it is another.
         PayloadTooLarge.
     """
-    message = await call.read(call.deadline())
+    message = await call.read(call.deadline(), little=True)
     name: str = kind.DESCRIPTOR.name  # type: ignore[attr-defined]  # the class of a message
     if len(message) > _MESSAGE_BYTES:
         raise PayloadTooLarge(f"The {name} has {len(message)} bytes; at most {_MESSAGE_BYTES} are allowed.")

@@ -29,6 +29,10 @@ _LOOK_SECONDS = 0.05
 _REFUSING_SECONDS = 0.25
 # Calls of one connection at a time, above what may wait in the queue: those are told that there is no room.
 _MORE_STREAMS = 128
+# Else gRPC takes in, of every call of a fast network, tens of megabytes before anybody reads them.
+_NO_PROBE_OF_BANDWIDTH = 0
+# Streams at a time: of inference, and of reflection, which strangers may ask.
+_STREAMS, _MIRRORS = 64, 8
 _KEEP_ALIVE_MILLISECONDS = 60_000
 _IDLE_MILLISECONDS = 30 * 60_000
 # Of the algorithms by which messages may be compressed, none: gRPC would unpack a small one to any size before we saw
@@ -79,7 +83,7 @@ def _build(services: Services) -> tuple[grpc.aio.Server, Calls]:
         "ModelConfig": unary(route("ModelConfig"), models.config, "predict", "train"),
         "ModelStatistics": unary(route("ModelStatistics"), models.statistics, "predict", "train"),
         "ModelInfer": unary(route("ModelInfer"), infer.infer, "predict"),
-        "ModelStreamInfer": stream(route("ModelStreamInfer"), infer.stream, "predict"),
+        "ModelStreamInfer": stream(route("ModelStreamInfer"), infer.stream, "predict", most=_STREAMS),
         "RepositoryIndex": unary(route("RepositoryIndex"), models.index, "predict", "train"),
         "RepositoryModelLoad": unary(route("RepositoryModelLoad"), models.load, "admin"),
         "RepositoryModelUnload": unary(route("RepositoryModelUnload"), models.unload, "admin"),
@@ -97,7 +101,7 @@ def _build(services: Services) -> tuple[grpc.aio.Server, Calls]:
             health.SERVICE,
             {
                 "Check": unary(f"/{health.SERVICE}/Check", state.check),
-                "Watch": stream(f"/{health.SERVICE}/Watch", state.watch),
+                "Watch": stream(f"/{health.SERVICE}/Watch", state.watch, most=health.MOST_WATCHERS),
             },
         ),
     ]
@@ -105,7 +109,9 @@ def _build(services: Services) -> tuple[grpc.aio.Server, Calls]:
     for name in reflection.SERVICES:
         method = "ServerReflectionInfo"
         handlers.append(
-            grpc.method_handlers_generic_handler(name, {method: stream(f"/{name}/{method}", mirror.answer)})
+            grpc.method_handlers_generic_handler(
+                name, {method: stream(f"/{name}/{method}", mirror.answer, most=_MIRRORS)}
+            )
         )
     server = grpc.aio.server(options=_options(services))
     server.add_generic_rpc_handlers(handlers)
@@ -121,6 +127,7 @@ def _options(services: Services) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", settings.max_queue + _MORE_STREAMS),
         ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
         ("grpc.server_handshake_timeout_ms", math.ceil(settings.body_timeout * 1000)),
+        ("grpc.http2.bdp_probe", _NO_PROBE_OF_BANDWIDTH),
         ("grpc.keepalive_time_ms", _KEEP_ALIVE_MILLISECONDS),
         ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
     ]
