@@ -52,7 +52,11 @@ class Predict(_Asked):
     _columns = False
 
     def images(self, body: bytes) -> Sequence[Image]:
-        document = _document(body, ("signature_name", "instances", "inputs"))
+        document = parse_object(body)
+        if document.get("parameters", "none") in (None, {}):
+            # Vertex AI, where this is the route that it was told, may add them although its caller sent none.
+            del document["parameters"]
+        _check_document(document, ("signature_name", "instances", "inputs"))
         if ("instances" in document) == ("inputs" in document):
             raise InvalidRequest('The body needs either "instances", which are rows, or "inputs", which are columns.')
         self._columns = "inputs" in document
@@ -68,7 +72,8 @@ class Classify(_Asked):
     """A request to `:classify`; as `app.api.ways.Inquiry`."""
 
     def images(self, body: bytes) -> Sequence[Image]:
-        document = _document(body, ("signature_name", "context", "examples"))
+        document = parse_object(body)
+        _check_document(document, ("signature_name", "context", "examples"))
         examples, context = document.get("examples"), document.get("context", {})
         if not isinstance(examples, list) or not all(isinstance(example, dict) for example in examples):
             raise InvalidRequest('"examples" has to be a list of objects, each with an image as its feature.')
@@ -118,15 +123,13 @@ def version_of(path: Mapping[str, str]) -> int | Literal["production"]:
     return int(text)
 
 
-def _document(body: bytes, fields: Collection[str]) -> dict[str, Any]:
-    """The object that a body is, with no other fields than these."""
-    document = parse_object(body)
+def _check_document(document: dict[str, Any], fields: Collection[str]) -> None:
+    """Refuse other fields than these, and another signature than there is."""
     if unknown := sorted(set(document) - set(fields)):
         raise InvalidRequest(f"Unknown field {unknown[0][:40]!r}. Allowed: {', '.join(fields)}.")
     # Empty is what the field of a protocol buffer is that was not set.
     if document.get("signature_name", SIGNATURE) not in (SIGNATURE, ""):
         raise InvalidRequest(f'The only signature is "{SIGNATURE}": set "signature_name" to that, or leave it out.')
-    return document
 
 
 def _plain(features: dict[str, Any]) -> dict[str, Any]:

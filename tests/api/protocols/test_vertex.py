@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import ConfigurationError
 from app.settings import Settings
-from tests.api.conftest import StartAPI
+from tests.api.conftest import API, StartAPI
 from tests.server import Server
 from tests.serving.versions import gray
 
@@ -109,6 +109,15 @@ def test_a_route_that_cannot_be_is_said_before_the_start(route: str) -> None:
     settings = Settings(predict_route=route)
     with pytest.raises(ConfigurationError, match="AIP_PREDICT_ROUTE"):
         settings.check()
+
+
+@pytest.mark.parametrize(("parameters", "status"), [(None, 200), ({}, 200), ({"maxPredictions": 1}, 400)])
+async def test_tensorflow_servings_route_takes_parameters_that_say_nothing(
+    api: API, parameters: object, status: int
+) -> None:
+    """As Vertex AI may send them there; those that say something are refused, and not quietly left out."""
+    body = {"instances": [ENCODED], "parameters": parameters}
+    assert (await api.client.post("/v1/models/shapes:predict", json=body)).status_code == status
 
 
 async def test_strangers_only_predict_where_that_is_all_they_may(start: StartAPI) -> None:
