@@ -146,7 +146,7 @@ class Examiner:
     def ask(self, case: Any, kind: str) -> int:
         """Send one; returns the status of the answer."""
         response = case.call(base_url=self._server.url, session=self._session, timeout=20)
-        nowhere = (response.status_code, response.headers["content-type"]) == NOWHERE
+        nowhere = (response.status_code, response.headers.get("content-type")) == NOWHERE
         if not (nowhere and is_elsewhere(case.operation, response.request.url)):
             try:
                 case.validate_response(response, checks=CHECKS)
