@@ -1,5 +1,6 @@
 # make serve   install what is missing and start the service on 127.0.0.1:8000 (PORT=… changes the port)
 # make test    install what is missing and run all tests
+# make kserve-client   install KServe's client, at which the tests hold the service: in an environment of its own
 # make check   lint, types and the floors of the house
 # make stubs   make the modules of the gRPC services' messages again, after a change of a .proto file
 # make bench   time the service beside others and beside what the machine could do (an hour of a quiet machine; needs wrk)
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 # Touched last, so that an install that was interrupted is done again.
 STAMP := $(VENV)/.installed
 
-.PHONY: serve install test check bench format stubs lock clean
+.PHONY: serve install test kserve-client check bench format stubs lock clean
 
 serve: $(STAMP)
 	@FOVEA_PORT=$(PORT) exec $(BIN)/fovea serve
@@ -29,6 +30,17 @@ $(STAMP): requirements/dev.txt pyproject.toml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# It pins other versions of what the service uses. Only what it imports is compiled: all of it takes twice the time.
+KSERVE := .venv-kserve-client
+kserve-client: $(KSERVE)/.installed
+
+$(KSERVE)/.installed: requirements/kserve-client.txt
+	rm -rf $(KSERVE)
+	$(PYTHON) -m venv $(KSERVE)
+	$(KSERVE)/bin/python -m pip install --disable-pip-version-check --quiet --no-compile --require-hashes -r $<
+	$(KSERVE)/bin/python -c 'import kserve'
+	@touch $@
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -61,7 +73,8 @@ lock:
 	$(LOCK) pyproject.toml --extra serve --constraint requirements/dev.txt -o requirements/serve.txt
 	$(LOCK) pyproject.toml --extra serve --extra train --constraint requirements/dev.txt -o requirements/train.txt
 	$(LOCK) pyproject.toml --extra ray --constraint requirements/dev.txt -o requirements/ray.txt
+	$(LOCK) requirements/kserve-client.in -o requirements/kserve-client.txt
 	$(foreach peer,$(PEERS),$(LOCK) benchmarks/peers/$(peer).in -o requirements/bench-$(peer).txt &&) true
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(KSERVE) .mypy_cache .ruff_cache .pytest_cache

@@ -85,6 +85,7 @@ def build(app: FastAPI) -> dict[str, Any]:
     paths: dict[str, Any] = document["paths"]
     _drop_foreign_errors(paths)
     _restore_examples(app, paths)
+    _add_refusals(app, paths)
     settings: Settings = app.state.services.settings
     # A route that the settings name may be one that is there already.
     there = {route.path_format for route in app.routes if isinstance(route, (GuardedRoute, PlainRoute))}
@@ -123,6 +124,32 @@ def _restore_examples(app: FastAPI, paths: dict[str, Any]) -> None:
                 for kind, body in response.get("content", {}).items():
                     if "examples" in body:
                         documented[str(status)]["content"][kind]["examples"] = body["examples"]
+
+
+def _add_refusals(app: FastAPI, paths: dict[str, Any]) -> None:
+    """Add what `GuardedRoute` and FastAPI refuse before an endpoint of ours sees the request."""
+    for route in app.routes:
+        if not isinstance(route, GuardedRoute):
+            continue
+        refusals = ["invalid_request"]  # a query parameter that there is not
+        if route.body_field is not None:
+            refusals += ["request_timeout", "payload_too_large", "unsupported_media_type", "validation_failed"]
+        elif route.dependant.query_params:
+            refusals.append("validation_failed")
+        for method in route.methods or ():
+            responses = paths[route.path_format][method.lower()]["responses"]
+            for code in refusals:
+                status = errors.codes()[code][0]
+                _add_problem(responses, status, problems(code)[status], code)
+
+
+def _add_problem(responses: dict[str, Any], status: int, response: dict[str, Any], code: str) -> None:
+    """Add the problem `code`, as `problems` describes it, to what an operation can end in."""
+    there = responses.setdefault(str(status), response)
+    examples = there["content"][errors.MEDIA_TYPE]["examples"]
+    if code not in examples:
+        there["description"] += f"; {response['description']}"
+        examples |= response["content"][errors.MEDIA_TYPE]["examples"]
 
 
 def _add_security(app: FastAPI, paths: dict[str, Any]) -> None:

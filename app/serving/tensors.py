@@ -26,8 +26,6 @@ class Tensor:
     """[height, width, channels]; may be a view of the request's body."""
     typed: bool
     """Whether the sender said of which type they are. Numbers of JSON are of none: they must only fit."""
-    name: str | None = None
-    """Which of the graph's inputs the sender takes them for; None: it did not say."""
 
 
 Image = bytes | Tensor
@@ -48,12 +46,9 @@ def fit_input(tensor: Tensor, manifest: Manifest) -> UInt8Array | Float32Array:
     """The values as the version's graph takes them, uint8 or float32 [height, width, channels]; no copy where they are.
 
     Raises:
-        InvalidRequest: their shape, type or name is another, or one is not finite; the message says what is expected.
+        InvalidRequest: their shape or type is another, or one is not finite; the message says what is expected.
     """
     values, shape, wanted = tensor.values, manifest.preprocessing.shape, np.dtype(manifest.input.dtype)
-    if tensor.name is not None and tensor.name not in (TENSOR, manifest.input.name):
-        allowed = " or ".join(repr(name) for name in dict.fromkeys((manifest.input.name, TENSOR)))
-        raise InvalidRequest(f"{manifest.model} has no input {tensor.name[:40]!r} for tensors. Allowed: {allowed}.")
     expected = f"{manifest.model} takes {wanted.name} {list(shape)} for each image, preprocessed"
     if values.shape != shape:
         raise InvalidRequest(f"The tensor of an image has the shape {list(values.shape)}; {expected}.")

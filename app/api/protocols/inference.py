@@ -137,7 +137,7 @@ def read_images(inputs: Sequence[InputTensor], *, most: int) -> list[Image]:
     if tensor.datatype == BYTES:
         return [*_elements(tensor, count, where)]
     array = _array(tensor, shape, where)
-    return [Tensor(image, typed=True, name=tensor.name) for image in array]
+    return [Tensor(image, typed=True) for image in array]
 
 
 def render_outputs(answer: Answer, requested: Sequence[RequestedOutput]) -> list[OutputTensor]:

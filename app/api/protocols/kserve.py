@@ -54,7 +54,7 @@ async def explain(request: Request) -> Response:
             del body
         version = await production(services, model)
         manifest = await asyncio.to_thread(services.registry.manifest, model, version)
-        inputs.check(model, manifest.input.name)
+        inputs.names.check(model, manifest.input.name)
         question = services.explaining.question(method="gradcam", model=model, version=version)
         for image in images:
             found, picture = await run_in(

@@ -23,6 +23,7 @@ from app.api.protocols.inference import (
     timeout_of,
 )
 from app.api.protocols.inference_service import parse_version
+from app.api.protocols.inputs import InputNames
 from app.api.ways import Head, Reply, Way
 from app.errors import InvalidRequest
 from app.names import check_name
@@ -39,7 +40,7 @@ _OCTETS = b"application/octet-stream"
 class Infer:
     """A request to `/infer`; as `app.api.ways.Inquiry`."""
 
-    __slots__ = ("_binary", "_id", "_json_bytes", "_most", "_outputs", "model", "seconds", "version")
+    __slots__ = ("_binary", "_id", "_json_bytes", "_most", "_names", "_outputs", "model", "seconds", "version")
 
     def __init__(self, head: Head) -> None:
         self.model = check_name(head.path["model"], "model")
@@ -48,6 +49,7 @@ class Infer:
         """Within which the body asks for the answer."""
         self._json_bytes = _json_bytes(head)
         self._most = head.most
+        self._names = InputNames()
         self._id: str | None = None
         self._binary = self._json_bytes == 0
         """Whether outputs are binary that do not say otherwise."""
@@ -80,9 +82,12 @@ class Infer:
             tensors.append(tensor)
         if len(rest):
             raise InvalidRequest(f"The body has {len(rest)} bytes more than JSON and its inputs' binary_data_size.")
-        return read_images(tensors, most=self._most)
+        images = read_images(tensors, most=self._most)
+        self._names.note(tensors[0].name, encoded=tensors[0].datatype == BYTES)
+        return images
 
     def render(self, answer: Answer, request_id: str) -> Reply:
+        self._names.check(answer.model, answer.input)
         outputs = render_outputs(answer, [output for output, _ in self._outputs])
         binary = [flag for _, flag in self._outputs] or [None]
         described, tensors = [], []

@@ -71,7 +71,7 @@ class Invocation:
         return (body,)
 
     def render(self, answer: Answer, request_id: str) -> Reply:
-        self._inputs.check(answer.model, answer.input)
+        self._inputs.names.check(answer.model, answer.input)
         for result in answer.results:
             if isinstance(result, FoveaError):
                 raise result

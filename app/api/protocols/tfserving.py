@@ -37,7 +37,7 @@ class _Asked:
 
     def _rows(self, answer: Answer) -> list[list[float]]:
         """Probabilities of each image; raises the first error."""
-        self._inputs.check(answer.model, answer.input)
+        self._inputs.names.check(answer.model, answer.input)
         rows: list[list[float]] = []
         for result in answer.results:
             if isinstance(result, FoveaError):

@@ -47,7 +47,7 @@ class Predict:
         return self._inputs.rows(document.get("instances"), "instances")
 
     def render(self, answer: Answer, request_id: str) -> Reply:
-        self._inputs.check(answer.model, answer.input)
+        self._inputs.names.check(answer.model, answer.input)
         predictions: list[dict[str, Any]] = []
         for result in answer.results:
             if isinstance(result, FoveaError):

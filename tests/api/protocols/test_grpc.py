@@ -214,6 +214,11 @@ WRONG: dict[str, tuple[Any, str, str]] = {
         "'one' is not allowed",
     ),
     "datatype": (_with("image", "FLOAT", [1], b""), "INVALID_ARGUMENT", "'FLOAT'"),
+    "input's name": (
+        _with("pixels", "UINT8", [1, SIZE, SIZE, 1], bytes(SIZE * SIZE)),
+        "INVALID_ARGUMENT",
+        "no input 'pixels' for tensors. Allowed: 'image_bytes' for encoded images, 'image' for tensors",
+    ),
     "length": (_with("image", "UINT8", [1, SIZE, SIZE, 1], b"12"), "INVALID_ARGUMENT", "has 2 bytes"),
     "shape": (_with("image", "UINT8", [1, 2, 2, 1], b"1234"), "INVALID_ARGUMENT", "28, 28, 1"),
     "many": (_with("image_bytes", "BYTES", [9], b""), "INVALID_ARGUMENT", "at most 8"),

@@ -158,8 +158,14 @@ async def test_inputs_and_outputs_have_the_names_of_the_graph_too(start: StartAP
         document = {"inputs": [{**TENSOR, "name": own}], "outputs": [{"name": name} for name in asked]}
         answer = await api.client.post(f"{path}/infer", json=document)
         assert [output["name"] for output in answer.json()["outputs"]] == [answered]
+        # TensorFlow Serving's route knows them by the same names.
+        instance = np.zeros((SIZE, SIZE, 1)).tolist()
+        rows = await api.client.post("/v1/models/foreign:predict", json={"instances": [{own: instance}]})
+        assert rows.status_code == 200, rows.text
     refused = await api.client.post(f"{path}/infer", json={"inputs": [{**TENSOR, "name": "input_2"}]})
-    assert refused.json() == {"error": "foreign has no input 'input_2' for tensors. Allowed: 'input_1' or 'image'."}
+    allowed = "Allowed: 'image_bytes' for encoded images, 'input_1' or 'image' for tensors."
+    assert refused.status_code == 400
+    assert refused.json() == {"error": f"foreign has no input 'input_2' for tensors. {allowed}"}
 
 
 async def test_probabilities_are_not_called_logits(start: StartAPI, registry: Registry) -> None:

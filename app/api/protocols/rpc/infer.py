@@ -24,6 +24,7 @@ from app.api.protocols.inference import (
     timeout_of,
 )
 from app.api.protocols.inference_service import parse_version
+from app.api.protocols.inputs import InputNames
 from app.api.protocols.rpc.asking import Asking
 from app.api.protocols.rpc.calls import Call, Calls, Fault
 from app.api.protocols.rpc.wire import PLAIN, Shape, take_apart
@@ -68,6 +69,7 @@ class _Asked:
     id: str
     seconds: float | None
     images: list[Image]
+    names: InputNames
     outputs: list[RequestedOutput]
 
 
@@ -124,12 +126,17 @@ def _read(rest: bytes, raw: list[memoryview], most: int) -> _Asked:
     inputs = [_input(tensor, raw[index] if raw else None) for index, tensor in enumerate(request.inputs[:2])]
     if len(request.inputs) > len(inputs):
         raise InvalidRequest(f"The request has {len(request.inputs)} inputs. Allowed: one.")
+    model = check_name(request.model_name, "model") if request.model_name else None
+    version = parse_version(request.model_version)
+    images, names = read_images(inputs, most=most), InputNames()
+    names.note(inputs[0].name, encoded=inputs[0].datatype == BYTES)
     return _Asked(
-        check_name(request.model_name, "model") if request.model_name else None,
-        parse_version(request.model_version),
+        model,
+        version,
         request.id,
         timeout_of(parameters),
-        read_images(inputs, most=most),
+        images,
+        names,
         [_output(output) for output in request.outputs],
     )
 
@@ -195,6 +202,7 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, object]:
 
 
 def _render(answer: Answer, asked: _Asked) -> pb.ModelInferResponse:
+    asked.names.check(answer.model, answer.input)
     outputs = render_outputs(answer, asked.outputs)
     return pb.ModelInferResponse(
         model_name=answer.model,

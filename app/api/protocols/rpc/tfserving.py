@@ -22,7 +22,7 @@ from app.api.protocols.inference import (
     read_images,
     render_outputs,
 )
-from app.api.protocols.inputs import Inputs
+from app.api.protocols.inputs import InputNames
 from app.api.protocols.rpc.asking import Asking
 from app.api.protocols.rpc.calls import Call
 from app.api.protocols.rpc.models import read
@@ -61,7 +61,7 @@ class _Asked:
     model: str | None
     version: int | Literal["production"]
     images: list[Image]
-    inputs: Inputs
+    names: InputNames
     outputs: list[RequestedOutput]
     seconds: float | None = None
 
@@ -76,7 +76,7 @@ class TensorFlowServing:
     async def predict(self, call: Call) -> pb.PredictResponse:
         """Predict."""
         asked, answer = await self._asking.call(call, _SHAPE, _read)
-        asked.inputs.check(answer.model, answer.input)
+        asked.names.check(answer.model, answer.input)
         response = pb.PredictResponse()
         response.model_spec.name, response.model_spec.signature_name = answer.model, SIGNATURE
         response.model_spec.version.value = answer.version
@@ -120,13 +120,13 @@ def _read(rest: bytes, _taken: list[memoryview], most: int) -> _Asked:
             "tensor."
         )
     [(name, tensor)] = request.inputs.items()
-    inputs = Inputs(most)
-    inputs.note(name, encoded=tensor.dtype == tf.DT_STRING)
+    names = InputNames()
+    names.note(name, encoded=tensor.dtype == tf.DT_STRING)
     return _Asked(
         check_name(spec.name, "model") if spec.name else None,
         _version(spec),
         read_images([_input(name, tensor)], most=most),
-        inputs,
+        names,
         [RequestedOutput(output) for output in request.output_filter] or [RequestedOutput(OUTPUT)],
     )
 

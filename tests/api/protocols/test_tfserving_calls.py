@@ -1,8 +1,4 @@
-"""TensorFlow Serving's documented calls by curl, and those of KServe's client for V1, at a real server.
-
-KServe's own package cannot be had beside ours, since it pins older versions of what we use; what its
-`InferenceRESTClient` sends and expects is done here as it does it.
-"""
+"""TensorFlow Serving's documented calls by curl, at a real server."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import json
 import subprocess
 from typing import Any
 
-import httpx
 import numpy as np
 
 from tests.server import Server
@@ -56,27 +51,3 @@ def test_documented_calls_of_tensorflow_serving(server: Server) -> None:
     assert first == ["diagonal", expected[2]]
     assert "takes uint8" in curl("-d", '{"instances": [1.0, 2.0, 5.0]}', "-X", "POST", f"{model}:predict")["error"]
     assert curl(f"{server.url}/v1/models/half_plus_two").keys() == {"error"}
-
-
-def test_calls_of_kserves_client(server: Server) -> None:
-    """Its V1: no Content-Type with the body, and no Accept but httpx's own."""
-    with httpx.Client() as client:
-        alive = client.get(f"{server.url}/")
-        assert alive.is_success
-        assert alive.json().get("status").lower() == "alive"
-        ready = client.get(f"{server.url}/v1/models/shapes")
-        assert ready.is_success
-        assert ready.json().get("ready") is True
-        assert client.get(f"{server.url}/v1/models").json()["models"] == ["shapes"]
-        body = json.dumps({"instances": [ENCODED, TENSOR]}).encode()
-        answer = client.post(f"{server.url}/v1/models/shapes:predict", content=body)
-        assert answer.json() == {"predictions": [native(server)] * 2}
-        # What it puts into its exceptions.
-        missing = client.post(f"{server.url}/v1/models/roses:predict", content=body)
-        assert (missing.status_code, missing.headers["content-type"]) == (404, "application/json")
-        assert "shapes" in missing.json()["error"]
-        explained = client.post(f"{server.url}/v1/models/shapes:explain", content=body)
-        assert (explained.status_code, explained.headers["content-type"]) in {
-            (422, "application/json"),  # the fake's versions have no graph
-            (501, "application/json"),  # there is no TensorFlow
-        }
