@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.errors import BY_STATUS, VALIDATION_FAILED, answer, codes, problem, request_id_of
+from app.api.plain_errors import missing, suit
 from app.api.validation import explain, summary
 from app.errors import FoveaError
 
@@ -43,7 +44,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     detail = error.detail if error.detail != status.phrase else status.description or status.phrase
     headers = dict(error.headers or {})
     if status == HTTPStatus.NOT_FOUND:
-        detail = "There is nothing at this path. The docs page, /docs, lists all there is."
+        detail = missing(request.url.path)
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = ", ".join(sorted(part.strip() for part in headers.pop("Allow", "").split(",")))
         headers["Allow"] = allowed
@@ -53,7 +54,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     elif isinstance(error.__cause__, UnicodeDecodeError):
         detail = "The JSON body is not valid UTF-8, which JSON has to be."
     title = codes()[code][1] if code in codes() else status.phrase
-    return problem(status, code, title, detail, request_id=request_id_of(request.scope), headers=headers)
+    found = problem(status, code, title, detail, request_id=request_id_of(request.scope), headers=headers)
+    return suit(found, request.scope)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import ClientGone, internal, render
+from app.api.plain_errors import suit
 from app.api.services import Services
 from app.errors import FoveaError
 from app.metrics import Metrics
@@ -98,12 +99,12 @@ class Observation:
             # Of the middlewares within; those of the routes are answered further inside.
             if status != 0:
                 raise
-            await render(error, request_id)(scope, receive, observed)
+            await suit(render(error, request_id), scope)(scope, receive, observed)
         except Exception:
             logger.exception("Unexpected error", extra={"request_id": request_id})
             if status != 0:
                 raise  # half an answer is out; the server can only cut the connection
-            await internal(request_id)(scope, receive, observed)
+            await suit(internal(request_id), scope)(scope, receive, observed)
         finally:
             self._notes.end(
                 request_id,

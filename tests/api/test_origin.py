@@ -30,6 +30,15 @@ async def test_pages_of_other_sites_change_nothing(api: API, problem: Problem, h
     assert len(log.json()["promotions"]) == 1
 
 
+async def test_clients_of_other_servers_are_refused_in_their_form(api: API) -> None:
+    """Below their paths the refusal is the `error` that they look for, under the same status."""
+    for path in ("/v1/models/shapes:predict", "/v2/models/shapes/infer"):
+        response = await api.client.post(path, content=b"{}", headers={"Origin": "https://evil.example"})
+        assert (response.status_code, set(response.json())) == (403, {"error"})
+        response = await api.client.get(path, headers={"Host": "evil.example"})
+        assert (response.status_code, set(response.json())) == (421, {"error"})
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -29,6 +29,7 @@ PLATFORM = "tensorflow_savedmodel"
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+_CONFIG_TYPES = {BYTES: "TYPE_STRING", "FP32": "TYPE_FP32", "UINT8": "TYPE_UINT8"}
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -53,6 +54,28 @@ class ModelMetadata:
     """A request has one of them."""
     outputs: tuple[TensorMetadata, ...]
     platform: str = PLATFORM
+
+
+@dataclass(frozen=True, slots=True)
+class TensorConfig:
+    """A tensor as Triton's configuration has it."""
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+    """Without the axis of the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A version as Triton's configuration has it: as far as its clients look there for what to send."""
+
+    name: str
+    platform: str
+    max_batch_size: int
+    """Images that a request may have."""
+    input: tuple[TensorConfig, ...]
+    output: tuple[TensorConfig, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +158,18 @@ async def metadata(services: Services, model: str, version: int | Literal["produ
     )
 
 
+async def config(services: Services, model: str, version: int | Literal["production"]) -> ModelConfig:
+    """How a version is configured, in Triton's words; errors as of `metadata`."""
+    found = await metadata(services, model, version)
+    return ModelConfig(
+        found.name,
+        found.platform,
+        services.settings.max_files,
+        tuple(map(_tensor_config, found.inputs)),
+        tuple(map(_tensor_config, found.outputs)),
+    )
+
+
 async def index(services: Services, *, ready: bool = False) -> list[IndexEntry]:
     """How all versions of all models stand; `ready`: only those that are loaded.
 
@@ -212,6 +247,10 @@ async def statistics(
         for (name, number), done in sorted(named.items())
         if model in (None, name) and version in ("production", number)
     ]
+
+
+def _tensor_config(tensor: TensorMetadata) -> TensorConfig:
+    return TensorConfig(tensor.name, _CONFIG_TYPES[tensor.datatype], tensor.shape[1:] or (1,))
 
 
 async def _entries(services: Services, model: str) -> list[IndexEntry]:

@@ -145,6 +145,16 @@ _TENSORS = {
     ],
     "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]}],
 }
+_CONFIG = {
+    "name": "cifar10",
+    "platform": PLATFORM,
+    "max_batch_size": 64,
+    "input": [
+        {"name": "image", "data_type": "TYPE_UINT8", "dims": [32, 32, 3]},
+        {"name": "image_bytes", "data_type": "TYPE_STRING", "dims": [1]},
+    ],
+    "output": [{"name": "probabilities", "data_type": "TYPE_FP32", "dims": [10]}],
+}
 _ASKED = {
     "id": "42",
     "inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo..."]}],
@@ -242,6 +252,14 @@ def paths() -> dict[str, Any]:
             failing={"name": "cifar10", "ready": False, "error": "Model cifar10 is still loading."},
             codes=_FINDING,
             public=True,
+        )
+        items[f"{path}/config"] = _get(
+            f"inferenceModelConfig{suffix}",
+            "Show how a model is configured, in Triton's words",
+            "Tensors without the axis of the batch, and as `max_batch_size` how many images a request may have.",
+            _CONFIG,
+            *places,
+            codes=(*_FINDING, "version_refused"),
         )
         items[f"{path}/stats"] = _statistics(f"inferenceStatistics{suffix}", places, codes=_FINDING)
         items[f"{path}/infer"] = _infer(f"infer{suffix}", places)

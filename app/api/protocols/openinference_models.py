@@ -61,6 +61,13 @@ async def model(request: Request) -> Response:
 
 
 @requires("predict", "train")
+async def config(request: Request) -> Response:
+    """The same in the words of Triton's configuration."""
+    found = await service.config(services_of(request.scope), request.path_params["model"], _version(request))
+    return _answer(asdict(found))
+
+
+@requires("predict", "train")
 async def statistics(request: Request) -> Response:
     """What versions have done."""
     named: str | None = request.path_params.get("model")
@@ -107,6 +114,7 @@ def routes() -> list[ProtocolRoute]:
         ("/v2/models/stats", statistics),
         *((path, model) for path in versioned),
         *((f"{path}/ready", model_ready) for path in versioned),
+        *((f"{path}/config", config) for path in versioned),
         *((f"{path}/stats", statistics) for path in versioned),
     ]
     posts = [

@@ -152,6 +152,10 @@ def test_what_there_is_is_told(client: Any) -> None:
     assert client.is_server_ready()
     assert client.is_model_ready("shapes", "1")
     assert not client.is_model_ready("shapes", "2")
+    # Of what there is not it is an answer too, and no error.
+    assert not client.is_model_ready("shapes", "9")
+    assert not client.is_model_ready("nothing")
+    assert not client.is_model_ready("No name of ours")
     assert client.get_server_metadata().name == "fovea"
     metadata = client.get_model_metadata("shapes")
     assert list(metadata.versions) == ["1", "2"]

@@ -117,6 +117,37 @@ def test_model_tells_what_it_takes_and_gives(client: Any, version: str) -> None:
     }
 
 
+@pytest.mark.parametrize("version", ["", "1"])
+def test_model_tells_how_it_is_configured(client: Any, version: str) -> None:
+    """How many images a request may have, and tensors without the axis of the batch, as by gRPC."""
+    assert client.get_model_config("shapes", version) == {
+        "name": "shapes",
+        "platform": "tensorflow_savedmodel",
+        "max_batch_size": 64,
+        "input": [
+            {"name": "image", "data_type": "TYPE_UINT8", "dims": [SIZE, SIZE, 1]},
+            {"name": "image_bytes", "data_type": "TYPE_STRING", "dims": [1]},
+        ],
+        "output": [{"name": "probabilities", "data_type": "TYPE_FP32", "dims": [3]}],
+    }
+
+
+def test_what_there_is_not_is_told_in_words(client: Any) -> None:
+    """The client shows what its `error` says: of a model, of extensions that we have not, and of an empty name."""
+    for ask, words in (
+        (lambda: client.get_model_config("none"), "There is no model 'none'"),
+        (lambda: client.get_trace_settings(), "This service has no trace settings"),
+        (lambda: client.get_trace_settings("shapes"), "This service has no trace settings"),
+        (lambda: client.get_log_settings(), "This service has no log settings"),
+        (lambda: client.get_system_shared_memory_status(), "This service has no shared memory"),
+        (lambda: client.unregister_cuda_shared_memory("region"), "This service has no shared memory"),
+        (lambda: client.infer("", [image()]), "empty place where the name of a model"),
+    ):
+        with pytest.raises(InferenceServerException, match=words) as raised:
+            ask()
+        assert raised.value.status() == "404"
+
+
 def test_repository_is_listed_loaded_and_unloaded(client: Any, server: Server) -> None:
     """A version that is loaded besides can be let go; the one in production stays, and the refusal says why."""
     client.load_model("shapes")

@@ -11,14 +11,13 @@ from app.api.protocols import inference_service as service
 from app.api.protocols.grpc_stubs import inference_pb2 as pb
 from app.api.protocols.rpc.calls import Call
 from app.api.services import Services
-from app.errors import InvalidRequest, PayloadTooLarge
+from app.errors import InvalidName, InvalidRequest, NotFound, PayloadTooLarge
 from app.metrics import Work
 
 _Message = TypeVar("_Message", bound=Message)
 
 # None of these messages says much.
 _MESSAGE_BYTES = 16 * 1024
-_DATATYPES = {"BYTES": pb.TYPE_STRING, "FP32": pb.TYPE_FP32, "UINT8": pb.TYPE_UINT8}
 
 
 class Models:
@@ -40,7 +39,12 @@ class Models:
     async def model_ready(self, call: Call) -> pb.ModelReadyResponse:
         """ModelReady."""
         request = await read(call, pb.ModelReadyRequest)
-        reason = await service.model_ready(self._services, request.name, service.parse_version(request.version))
+        version = service.parse_version(request.version)
+        try:
+            reason = await service.model_ready(self._services, request.name, version)
+        except (InvalidName, NotFound) as error:
+            # By gRPC the question has an answer for what there is not, as Triton gives it.
+            reason = str(error)
         return pb.ModelReadyResponse(ready=reason is None)
 
     async def server(self, call: Call) -> pb.ServerMetadataResponse:
@@ -53,7 +57,7 @@ class Models:
     async def metadata(self, call: Call) -> pb.ModelMetadataResponse:
         """ModelMetadata."""
         request = await read(call, pb.ModelMetadataRequest)
-        found = await self._metadata(request.name, request.version)
+        found = await service.metadata(self._services, request.name, service.parse_version(request.version))
         tensor = pb.ModelMetadataResponse.TensorMetadata
         return pb.ModelMetadataResponse(
             name=found.name,
@@ -66,20 +70,20 @@ class Models:
     async def config(self, call: Call) -> pb.ModelConfigResponse:
         """ModelConfig: what Triton's clients ask it for, which is how many images a request may hold, and tensors."""
         request = await read(call, pb.ModelConfigRequest)
-        found = await self._metadata(request.name, request.version)
-        # Without the axis of the batch, which max_batch_size stands for.
-        inputs = [
-            pb.ModelInput(name=each.name, data_type=_DATATYPES[each.datatype], dims=each.shape[1:] or (1,))
-            for each in found.inputs
-        ]
-        outputs = [
-            pb.ModelOutput(name=each.name, data_type=_DATATYPES[each.datatype], dims=each.shape[1:])
-            for each in found.outputs
-        ]
-        most = self._services.settings.max_files
+        found = await service.config(self._services, request.name, service.parse_version(request.version))
         return pb.ModelConfigResponse(
             config=pb.ModelConfig(
-                name=found.name, platform=found.platform, max_batch_size=most, input=inputs, output=outputs
+                name=found.name,
+                platform=found.platform,
+                max_batch_size=found.max_batch_size,
+                input=[
+                    pb.ModelInput(name=each.name, data_type=pb.DataType.Value(each.data_type), dims=each.dims)
+                    for each in found.input
+                ],
+                output=[
+                    pb.ModelOutput(name=each.name, data_type=pb.DataType.Value(each.data_type), dims=each.dims)
+                    for each in found.output
+                ],
             )
         )
 
@@ -113,9 +117,6 @@ class Models:
         version = _named_version(request.parameters, "unload_dependents")
         await service.unload(self._services, request.model_name, version)
         return pb.RepositoryModelUnloadResponse()
-
-    async def _metadata(self, model: str, version: str) -> service.ModelMetadata:
-        return await service.metadata(self._services, model, service.parse_version(version))
 
 
 async def read(call: Call, kind: Callable[..., _Message]) -> _Message:
