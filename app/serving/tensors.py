@@ -58,7 +58,10 @@ def fit_input(tensor: Tensor, manifest: Manifest) -> UInt8Array | Float32Array:
         with np.errstate(over="ignore"):
             floats: Float32Array = values.astype(np.float32, copy=False)
         if not np.isfinite(floats).all():
-            raise InvalidRequest(f"The tensor of an image holds numbers that float32 does not have; {expected}.")
+            raise InvalidRequest(
+                "The tensor of an image holds numbers that are not finite in float32 (NaN, infinity, or too large); "
+                f"{expected}."
+            )
         return floats
     if values.dtype == wanted:
         return values

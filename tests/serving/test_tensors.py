@@ -37,8 +37,8 @@ def test_numbers_of_no_type_need_only_fit() -> None:
         (np.zeros(SHAPE, np.float32), True, {}, "is float32; shapes takes uint8"),
         (np.full(SHAPE, 0.5), False, {}, "other numbers than whole ones from 0 to 255"),
         (np.full(SHAPE, 256.0), False, {}, "other numbers than whole ones from 0 to 255"),
-        (np.full(SHAPE, 1e39), False, SCALED, "numbers that float32 does not have"),
-        (np.full(SHAPE, np.nan, np.float32), True, SCALED, "numbers that float32 does not have"),
+        (np.full(SHAPE, 1e39), False, SCALED, "NaN, infinity, or too large"),
+        (np.full(SHAPE, np.nan, np.float32), True, SCALED, "NaN, infinity, or too large"),
     ],
     ids=["shape", "type", "fraction", "range", "too large", "not a number"],
 )

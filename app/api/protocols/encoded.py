@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 from array import array
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from app.api.bodies import printable
 from app.api.ways import Head
 from app.errors import InvalidRequest, PayloadTooLarge
 
@@ -21,6 +23,22 @@ _SIGNS = {b"{": 256, b"[": 96, b",": 80, b":": 16}
 _ASCII_BYTES, _WIDE_BYTES = 3, 6
 
 _BLANKS = " \n\r\t"
+AS_INSTANCE = 'Send images in base64: {"instances": [{"b64": "..."}]}.'
+
+_GZIP = b"\x1f\x8b"
+_KINDS = {
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"RIFF": "a WebP image",
+    b"GIF8": "a GIF image",
+    b"BM": "a BMP image",
+    b"II*\x00": "a TIFF image",
+    b"MM\x00*": "a TIFF image",
+}
+"""What bodies are that people send in place of JSON, by how they begin; none of these is how JSON does."""
+# Where the parser stops at them: at their beginning, or behind the sign.
+_NO_NUMBERS = (("NaN", 0), ("Infinity", 0), ("-Infinity", 0), ("-Infinity", 1))
+
 # Of an image there are three.
 _MOST_DIMENSIONS = 8
 
@@ -41,8 +59,27 @@ def json_weight(_head: Head, body: bytes) -> int:
     return weight(body)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def check_head(headers: Mapping[str, str]) -> None:
+    """Refuse bodies that are said to be something else than what the protocol's own clients send.
+
+    Raises:
+        InvalidRequest: naming the header.
+    """
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise InvalidRequest(f"Content-Encoding {printable(encoding[:40])!r} is not supported. Send the body as it is.")
+    if headers.get("content-type", "").lower().startswith("application/cloudevents"):
+        raise InvalidRequest(
+            "CloudEvents in structured mode are not supported. Send them in binary mode: the event's attributes as "
+            "headers, Content-Type: application/json, and the data alone as the body."
+        )
+
+
+def parse_object(body: bytes, instead: str = AS_INSTANCE) -> dict[str, Any]:
     """The object that a body is.
+
+    Args:
+        instead: how an image is to be sent, for those who send it bare.
 
     Raises:
         InvalidRequest: it is something else.
@@ -50,10 +87,26 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not JSON: {error}.") from None
+        raise InvalidRequest(_no_json(body, error, instead)) from None
     if not isinstance(document, dict):
         raise InvalidRequest("The body has to be a JSON object.")
     return document
+
+
+def _no_json(body: bytes, error: orjson.JSONDecodeError, instead: str) -> str:
+    """What a body is that is not JSON, in words."""
+    for begin, kind in _KINDS.items():
+        if body.startswith(begin):
+            return f"The body is not JSON: it is {kind}. {instead}"
+    if body.startswith(_GZIP):
+        return "The body is not JSON: it is compressed, by gzip. Send it as it is."
+    if not body:
+        return "The body is not JSON: it is empty."
+    if "UTF-8" in error.msg:
+        return "The body is not JSON: it is not UTF-8 text."
+    if any(error.doc.startswith(word, max(0, error.pos - back)) for word, back in _NO_NUMBERS):
+        return f"The body is not JSON, which has neither NaN nor Infinity: {error}."
+    return f"The body is not JSON: {error}."
 
 
 def is_encoded(value: object) -> bool:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import FoveaError, InvalidRequest, PayloadTooLarge
+from app.api.protocols.rows import rows_of
+from app.errors import InvalidRequest, PayloadTooLarge
 from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
 from app.serving.tensors import PROBABILITIES, TENSOR, Image, Tensor
@@ -154,11 +155,7 @@ def render_outputs(answer: Answer, requested: Sequence[RequestedOutput]) -> list
             raise InvalidRequest(f"{answer.model} has no output {output.name[:_SHOWN]!r}. Allowed: {allowed}.")
         if names.count(output.name) > 1:
             raise InvalidRequest(f"The output {output.name!r} is asked for twice.")
-    rows: list[Float32Array] = []
-    for result in answer.results:
-        if isinstance(result, FoveaError):
-            raise result
-        rows.append(result)
+    rows = rows_of(answer)
     # Of one image, as most requests are, stacking would take longer than all else here.
     probabilities = rows[0][None] if len(rows) == 1 else np.stack(rows)
     outputs = []

@@ -15,13 +15,14 @@ from app.api.deadlines import TIMEOUT, parse_deadline
 from app.api.departure import Departure
 from app.api.pools import run_in
 from app.api.production import production
-from app.api.protocols.encoded import parse_object, weight
+from app.api.protocols.encoded import check_head, parse_object, weight
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.inputs import Inputs
 from app.api.protocols.routing import ProtocolRoute
+from app.api.protocols.rows import located
 from app.api.routes import requires
 from app.api.services import services_of
-from app.errors import InvalidRequest
+from app.errors import InvalidImage, InvalidRequest
 from app.names import check_name
 from app.serving.tensors import Image
 
@@ -42,6 +43,7 @@ async def explain(request: Request) -> Response:
     services = services_of(request.scope)
     settings = services.settings
     model = check_name(request.path_params["model"], "model")
+    check_head(request.headers)
     deadline = parse_deadline(request.headers.get(TIMEOUT), settings)
     inputs = Inputs(min(MOST_EXPLAINED, settings.max_files))
     explanations: list[dict[str, Any]] = []
@@ -56,10 +58,13 @@ async def explain(request: Request) -> Response:
         manifest = await asyncio.to_thread(services.registry.manifest, model, version)
         inputs.names.check(model, manifest.input.name)
         question = services.explaining.question(method="gradcam", model=model, version=version)
-        for image in images:
-            found, picture = await run_in(
-                services.pools.explaining, explanation.explain, services, question, image, deadline
-            )
+        for index, image in enumerate(images):
+            try:
+                found, picture = await run_in(
+                    services.pools.explaining, explanation.explain, services, question, image, deadline
+                )
+            except (InvalidImage, InvalidRequest) as error:
+                raise located(error, index, len(images)) from None
             explanations.append(
                 {
                     "label": found.label,

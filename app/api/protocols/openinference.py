@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from app.api.protocols.encoded import from_base64, parse_object, weight
+from app.api.protocols.encoded import check_head, from_base64, parse_object, weight
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.inference import (
     BYTES,
@@ -33,6 +33,12 @@ from app.serving.tensors import Image
 HEADER_LENGTH = "inference-header-content-length"
 """Bytes of JSON at the beginning of the body; the tensors follow. 0: the body is one encoded image."""
 
+_AS_BODY = (
+    "Send the header Inference-Header-Content-Length: 0 with a bare image, or the bytes of JSON with binary tensors "
+    "behind it; or images in JSON, in base64."
+)
+_JSON_FIRST = "Inference-Header-Content-Length says that JSON comes first; with 0 the body is one encoded image."
+
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _OCTETS = b"application/octet-stream"
 
@@ -55,8 +61,7 @@ class Infer:
         """Whether outputs are binary that do not say otherwise."""
         self._outputs: list[tuple[RequestedOutput, bool | None]] = []
         """Those requested, and whether each is to be binary, if it says so."""
-        if (encoding := head.headers.get("content-encoding", "identity").lower()) != "identity":
-            raise InvalidRequest(f"Content-Encoding {encoding[:40]!r} is not supported. Send the body as it is.")
+        check_head(head.headers)
 
     def images(self, body: bytes) -> Sequence[Image]:
         if self._json_bytes == 0:
@@ -70,7 +75,7 @@ class Infer:
                     f"Inference-Header-Content-Length is {self._json_bytes}, and the body has {len(body)} bytes."
                 )
             rest, body = memoryview(body)[self._json_bytes :], body[: self._json_bytes]
-        document = parse_object(body)
+        document = parse_object(body, _AS_BODY if self._json_bytes is None else _JSON_FIRST)
         parameters = _parameters(document, "The request")
         self.seconds = timeout_of(parameters)
         self._id = _id(document)
@@ -195,11 +200,11 @@ def _output(value: Any, index: int) -> tuple[RequestedOutput, bool | None]:
 
 def _decoded(data: list[Any], where: str) -> Iterator[bytes]:
     """The bytes of BYTES in JSON: strings of base64, flat or in lists."""
-    for row in data:
-        for element in row if isinstance(row, list) else (row,):
-            if not isinstance(element, str):
-                raise InvalidRequest(f"{where}: the data of BYTES has to be strings: encoded images as base64.")
-            yield from_base64(element, f"{where}: an encoded image")
+    elements = (element for row in data for element in (row if isinstance(row, list) else (row,)))
+    for index, element in enumerate(elements):
+        if not isinstance(element, str):
+            raise InvalidRequest(f"{where}: the data of BYTES has to be strings: encoded images as base64.")
+        yield from_base64(element, f"{where}: the encoded image at index {index}")
 
 
 def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:

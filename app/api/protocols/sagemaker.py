@@ -17,16 +17,17 @@ from starlette.responses import Response
 
 from app.api.bodies import RAW_TYPES, media_type, printable
 from app.api.errors import NotAcceptable, UnsupportedMediaType
-from app.api.protocols.encoded import check_count, parse_object, weight
+from app.api.protocols.encoded import check_count, check_head, parse_object, weight
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.fields import check_fields
 from app.api.protocols.inputs import Inputs
 from app.api.protocols.npy import read_npy, write_npy
 from app.api.protocols.routing import ProtocolRoute
+from app.api.protocols.rows import rows_of
 from app.api.routes import public
 from app.api.services import services_of
 from app.api.ways import JSON, Head, Reply, Way
-from app.errors import FoveaError, InvalidRequest
+from app.errors import InvalidRequest
 from app.names import check_name
 from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
@@ -36,6 +37,7 @@ NPY, CSV = b"application/x-npy", b"text/csv"
 IMAGE_TYPES = ("application/x-image", *RAW_TYPES)
 TARGET = "x-amzn-sagemaker-target-model"
 
+_AS_IMAGE = "Send it with Content-Type: application/x-image."
 _QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
 _ALLOWED = "image/*, application/x-image, application/octet-stream, application/json or application/x-npy"
 
@@ -47,6 +49,7 @@ class Invocation:
         """`model`: the one that is asked; else the header says, or it is the default."""
         self.model = model or _target(head.headers)
         self.version: int | Literal["production"] = "production"
+        check_head(head.headers)
         self._kind = media_type(head.headers)
         if not (is_image(self._kind) or self._kind in ("application/json", "application/x-npy")):
             raise UnsupportedMediaType(
@@ -60,7 +63,7 @@ class Invocation:
         if not body:
             raise InvalidRequest(f"The body is empty. It has to be an image or a tensor: {_ALLOWED}.")
         if self._kind == "application/json":
-            document = parse_object(body)
+            document = parse_object(body, _AS_IMAGE)
             check_fields(document, ("instances",))
             return self._inputs.rows(document.get("instances"), "instances")
         if self._kind == "application/x-npy":
@@ -72,10 +75,7 @@ class Invocation:
 
     def render(self, answer: Answer, request_id: str) -> Reply:
         self._inputs.names.check(answer.model, answer.input)
-        for result in answer.results:
-            if isinstance(result, FoveaError):
-                raise result
-        return Reply(_RENDERERS[self._accepted](answer), self._accepted)
+        return Reply(_RENDERERS[self._accepted](answer, rows_of(answer)), self._accepted)
 
 
 # Clients send the same few.
@@ -140,13 +140,9 @@ def _target(headers: Mapping[str, str]) -> str | None:
     return None if target is None else check_name(target.lstrip("/").removesuffix(".tar.gz"), "model")
 
 
-def _results(answer: Answer) -> list[Float32Array]:
-    return [result for result in answer.results if not isinstance(result, FoveaError)]
-
-
-def _json(answer: Answer) -> bytes:
+def _json(answer: Answer, rows: list[Float32Array]) -> bytes:
     document = {
-        "predictions": [result.tolist() for result in _results(answer)],
+        "predictions": [row.tolist() for row in rows],
         "labels": answer.labels,
         "model": answer.model,
         "version": answer.version,
@@ -154,13 +150,13 @@ def _json(answer: Answer) -> bytes:
     return orjson.dumps(document)
 
 
-def _csv(answer: Answer) -> bytes:
-    return "".join(f"{','.join(map(repr, result.tolist()))}\n" for result in _results(answer)).encode()
+def _csv(_answer: Answer, rows: list[Float32Array]) -> bytes:
+    return "".join(f"{','.join(map(repr, row.tolist()))}\n" for row in rows).encode()
 
 
 # The first is the one where anything will do.
-_RENDERERS: dict[bytes, Callable[[Answer], bytes]] = {
+_RENDERERS: dict[bytes, Callable[[Answer, list[Float32Array]], bytes]] = {
     JSON: _json,
-    NPY: lambda answer: write_npy(np.stack(_results(answer))),
+    NPY: lambda _, rows: write_npy(np.stack(rows)),
     CSV: _csv,
 }

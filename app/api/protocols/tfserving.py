@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import orjson
 
-from app.api.protocols.encoded import check_count, is_encoded, json_weight, parse_object
+from app.api.protocols.encoded import check_count, check_head, is_encoded, json_weight, parse_object
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.inputs import Inputs
+from app.api.protocols.rows import rows_of
 from app.api.ways import Head, Inquiry, Reply, Way
-from app.errors import FoveaError, InvalidRequest, VersionNotFound
+from app.errors import InvalidRequest, VersionNotFound
 from app.names import check_name
 from app.serving.classifier import Answer
 from app.serving.tensors import Image
@@ -23,6 +24,7 @@ LABELS = ("production", "stable")
 """Both mean the version that answers when none is named."""
 SIGNATURE = "serving_default"
 
+_AS_EXAMPLE = 'Send images in base64: {"examples": [{"image_bytes": {"b64": "..."}}]}.'
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -32,18 +34,14 @@ class _Asked:
     def __init__(self, head: Head) -> None:
         self.model = check_name(head.path["model"], "model")
         self.version = version_of(head.path)
+        check_head(head.headers)
         self._inputs = Inputs(head.most)
         self._most = head.most
 
     def _rows(self, answer: Answer) -> list[list[float]]:
         """Probabilities of each image; raises the first error."""
         self._inputs.names.check(answer.model, answer.input)
-        rows: list[list[float]] = []
-        for result in answer.results:
-            if isinstance(result, FoveaError):
-                raise result
-            rows.append(result.tolist())
-        return rows
+        return [row.tolist() for row in rows_of(answer)]
 
 
 class Predict(_Asked):
@@ -72,7 +70,7 @@ class Classify(_Asked):
     """A request to `:classify`; as `app.api.ways.Inquiry`."""
 
     def images(self, body: bytes) -> Sequence[Image]:
-        document = parse_object(body)
+        document = parse_object(body, _AS_EXAMPLE)
         _check_document(document, ("signature_name", "context", "examples"))
         examples, context = document.get("examples"), document.get("context", {})
         if not isinstance(examples, list) or not all(isinstance(example, dict) for example in examples):

@@ -12,13 +12,14 @@ from typing import Any, Literal
 import orjson
 
 from app.api import health
-from app.api.protocols.encoded import json_weight, parse_object
+from app.api.protocols.encoded import check_head, json_weight, parse_object
 from app.api.protocols.failures import ErrorText
 from app.api.protocols.fields import check_fields
 from app.api.protocols.inputs import Inputs
 from app.api.protocols.routing import ProtocolRoute
+from app.api.protocols.rows import rows_of
 from app.api.ways import Head, Reply, Way
-from app.errors import FoveaError, InvalidRequest
+from app.errors import InvalidRequest
 from app.preprocessing import Float32Array
 from app.serving.classifier import Answer
 from app.serving.tensors import Image
@@ -36,6 +37,7 @@ class Predict:
     version: int | Literal["production"] = "production"
 
     def __init__(self, head: Head) -> None:
+        check_head(head.headers)
         self._inputs = Inputs(head.most)
         self._threshold = 0.0
         self._most = DEFAULT_PREDICTIONS
@@ -48,11 +50,7 @@ class Predict:
 
     def render(self, answer: Answer, request_id: str) -> Reply:
         self._inputs.names.check(answer.model, answer.input)
-        predictions: list[dict[str, Any]] = []
-        for result in answer.results:
-            if isinstance(result, FoveaError):
-                raise result
-            predictions.append(self._prediction(result, answer.labels))
+        predictions = [self._prediction(row, answer.labels) for row in rows_of(answer)]
         return Reply(orjson.dumps({"predictions": predictions}))
 
     def _prediction(self, probabilities: Float32Array, labels: Sequence[str]) -> dict[str, Any]:

@@ -137,6 +137,13 @@ def test_contents_need_not_be_raw(server: Server, channel: Any, kind: str) -> No
     assert np.frombuffer(answer.raw_output_contents[0], "<f4").tolist() == native(server, IMAGES[:1])[0]
 
 
+def test_the_bad_image_among_many_is_named(client: Any) -> None:
+    """By its place, from 0."""
+    status, words = refusal(lambda: client.infer("shapes", [encoded([*IMAGES, b"no image"])]))
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert words.startswith("The image at index 2 (of 3, the first is 0): Not an image")
+
+
 def test_the_most_probable_classes_are_named(server: Server, client: Any) -> None:
     """The classification extension gives `probability:index:label`, the most probable first."""
     wanted = triton.InferRequestedOutput("probabilities", class_count=2)

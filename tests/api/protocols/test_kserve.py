@@ -92,6 +92,8 @@ async def test_what_cannot_be_explained_is_told_why(
     assert "8 are allowed" in await said({"instances": [ENCODED] * 9}, 413)
     assert "no input 'x' for encoded images" in await said({"instances": [{"x": ENCODED}]}, 400)
     assert "JPEG" in await said({"instances": [{"b64": "bm8gaW1hZ2U="}]}, 415)
+    many = await said({"instances": [{"b64": "bm8gaW1hZ2U="}, ENCODED]}, 415)
+    assert many.startswith("The image at index 0 (of 2, ")
     assert "takes uint8 [28, 28, 1]" in await said({"instances": [[1, 2]]}, 400)
     assert "shapes" in await said({"instances": [ENCODED]}, 404, "/v1/models/roses:explain")
     add_version(registry, "scaled", promote=True, **SCALED)

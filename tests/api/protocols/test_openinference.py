@@ -264,6 +264,14 @@ async def test_what_is_wrong_is_named_with_what_is_allowed(api: API) -> None:
         assert text in answer.json()["error"], case
 
 
+async def test_the_bad_image_among_many_is_named(api: API) -> None:
+    """By its place, from 0; also where it is not base64."""
+    for text, words in (("bm8gaW1hZ2U=", "The image at index 2 (of 3, "), ("é", "the encoded image at index 2 is not")):
+        document = {"inputs": [{**ENCODED, "shape": [3], "data": [TEXT, TEXT, text]}]}
+        answer = await api.client.post(PATH, json=document)
+        assert words in answer.json()["error"]
+
+
 async def test_a_wrong_header_is_told(api: API) -> None:
     """A number that is none, or more than there is; JSON that is none."""
     for body, header, text in (
@@ -274,6 +282,7 @@ async def test_a_wrong_header_is_told(api: API) -> None:
         (b"[]", "2", "JSON object"),
         (b"[" * 5000, "5000", "not JSON"),
         (b"\xff\xfe", "2", "not JSON"),
+        (IMAGE, "9", "with 0 the body is one encoded image"),
     ):
         answer = await api.client.post(PATH, content=body, headers={HEADER: header})
         assert (answer.status_code, text in answer.json()["error"]) == (400, True), answer.text

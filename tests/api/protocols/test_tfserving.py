@@ -193,7 +193,12 @@ async def test_verbs_and_methods_that_there_are_not(api: API) -> None:
 async def test_a_bad_image_is_the_whole_requests_error(api: API) -> None:
     """The protocol knows no answers in part."""
     text = refused(await api.client.post(PATH, json={"instances": [ENCODED, {"b64": "bm8gaW1hZ2U="}]}), 415)
+    assert text.startswith("The image at index 1 (of 2, the first is 0): Not an image")
     assert "JPEG" in text
+    text = refused(await api.client.post(PATH, json={"instances": [ENCODED, [[1]]]}), 400)
+    assert text.startswith("The image at index 1 (of 2, the first is 0): The tensor of an image has the shape")
+    # A lone one needs no number.
+    assert "index" not in refused(await api.client.post(PATH, json={"instances": [{"b64": "bm8gaW1hZ2U="}]}), 415)
 
 
 # What the service says of models

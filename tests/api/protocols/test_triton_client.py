@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def test_model_tells_how_it_is_configured(client: Any, version: str) -> None:
 
 def test_what_there_is_not_is_told_in_words(client: Any) -> None:
     """The client shows what its `error` says: of a model, of extensions that we have not, and of an empty name."""
-    for ask, words in (
+    calls: list[tuple[Callable[[], object], str]] = [
         (lambda: client.get_model_config("none"), "There is no model 'none'"),
         (lambda: client.get_trace_settings(), "This service has no trace settings"),
         (lambda: client.get_trace_settings("shapes"), "This service has no trace settings"),
@@ -142,7 +142,8 @@ def test_what_there_is_not_is_told_in_words(client: Any) -> None:
         (lambda: client.get_system_shared_memory_status(), "This service has no shared memory"),
         (lambda: client.unregister_cuda_shared_memory("region"), "This service has no shared memory"),
         (lambda: client.infer("", [image()]), "empty place where the name of a model"),
-    ):
+    ]
+    for ask, words in calls:
         with pytest.raises(InferenceServerException, match=words) as raised:
             ask()
         assert raised.value.status() == "404"
