@@ -250,6 +250,26 @@ async def test_what_is_loading_is_said_so(start: StartAPI, registry: Registry) -
     assert (await api.client.get("/v1/models/others")).status_code == 200
 
 
+async def test_a_model_without_production_is_not_ready_though_a_version_is_available(
+    start: StartAPI, registry: Registry
+) -> None:
+    """The status is of those who name no version, whom nothing answers; who names one finds it."""
+    add_version(registry, "later")
+    api = await start()
+    path = "/v1/models/later"
+    instances = {"instances": [ENCODED]}
+    assert (await api.client.post(f"{path}/versions/1:predict", json=instances)).status_code == 200
+    answer = await api.client.get(path)
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)
+    assert "production" in answer.json()["error"]
+    assert await states(api, path) == await states(api, f"{path}/versions/1") == {"1": "AVAILABLE"}
+    refused(await api.client.post(f"{path}:predict", json=instances), 404)
+    # The Open Inference Protocol's metadata likewise.
+    assert "by its number: 1." in refused(await api.client.get("/v2/models/later"), 404)
+    assert "by its number: 1." in refused(await api.client.get("/v2/models/later/config"), 404)
+    assert (await api.client.get("/v2/models/later/versions/1")).json()["versions"] == ["1"]
+
+
 async def test_what_does_not_answer_is_said_with_the_reason(start: StartAPI, registry: Registry) -> None:
     """A refused version has ended; the one that goes on answering is there, and the model ready."""
     broken = add_version(registry, forge=lambda images, probabilities: (images, probabilities[:, ::-1]))
