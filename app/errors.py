@@ -112,7 +112,7 @@ class InvalidSpec(InvalidRequest):
 
 
 class VersionRefused(FoveaError):
-    """A model version that failed its checks; it is never served."""
+    """A model version that failed its checks, and is never served: the one asked for, or all in production."""
 
     code = "version_refused"
 

@@ -18,7 +18,17 @@ from app.client.documents import (
     Version,
     VersionSummary,
 )
-from app.client.errors import Busy, ClientError, Conflict, JobFailed, NotAllowed, NotFound, Problem, Unreachable
+from app.client.errors import (
+    Busy,
+    ClientError,
+    Conflict,
+    JobFailed,
+    NotAllowed,
+    NotFound,
+    Problem,
+    TimedOut,
+    Unreachable,
+)
 from app.client.exchange import Retries
 from app.client.synchronous import Client
 
@@ -47,6 +57,7 @@ __all__ = [
     "Rejected",
     "Result",
     "Retries",
+    "TimedOut",
     "Unreachable",
     "Version",
     "VersionSummary",

@@ -107,8 +107,6 @@ def _load(name: str, image: Image) -> Loaded | Failure:
         return Failure(name=name, code="unreadable_file", detail=f"The file cannot be read: {error.strerror or error}.")
     except ValueError as error:
         return Failure(name=name, code="invalid_image", detail=str(error))
-    if not data:
-        return Failure(name=name, code="invalid_image", detail="There are no bytes in it.")
     return Loaded(name, data)
 
 

@@ -74,6 +74,10 @@ class Busy(Problem):
     """429, 502, 503 or 504, still, after all attempts that were allowed: the same call may well succeed later."""
 
 
+class TimedOut(Busy):
+    """504: the server had no answer by the end of the time that the call had (`timeout`), or of its own."""
+
+
 class JobFailed(ClientError):
     """A training job that was waited for did not succeed; `job` has it as it ended."""
 
@@ -95,7 +99,7 @@ _BY_STATUS: Mapping[int, type[Problem]] = {
     429: Busy,
     502: Busy,
     503: Busy,
-    504: Busy,
+    504: TimedOut,
 }
 
 

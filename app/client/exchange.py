@@ -147,9 +147,12 @@ def exchange(request: Request, retries: Retries, timeout: float) -> Generator[Se
         timeout: seconds for all of it, pauses included; `math.inf` for no end.
 
     Raises:
+        ValueError: there is no time at all.
         Problem: the server's last word is an error.
         Unreachable: there was no answer to the last attempt.
     """
+    if not timeout > 0:  # NaN too
+        raise ValueError(f"timeout={timeout} is not allowed. Allowed: seconds, more than 0.")
     deadline = time.monotonic() + timeout
     attempt = 0
     while True:

@@ -29,13 +29,16 @@ def encoded(image: Image) -> bytes:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: an array of another dtype or shape, or an image of Pillow's in a mode that PNG does not have.
+        ValueError: there are no bytes; an address in place of a path; an array of another dtype or shape, or an image
+            of Pillow's in a mode that PNG does not have.
         TypeError: something else.
     """
     if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
+        return _file(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image)
+        if not (data := bytes(image)):
+            raise ValueError("There are no bytes in the image.")
+        return data
     # Who hands over an array or an image has loaded the library; nobody else has to have it.
     numpy, pillow = sys.modules.get("numpy"), sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
@@ -67,6 +70,20 @@ def image_files(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in _SUFFIXES:  # noqa: PTH122 - many of them
                 yield Path(parent) / name
+
+
+def _file(path: str | os.PathLike[str]) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        if isinstance(path, str) and path.startswith(("http://", "https://")):
+            raise ValueError(
+                f"{path[:200]!r} is an address, and no file. Nobody fetches images for you: get it, and give its bytes."
+            ) from error
+        raise
+    if not data:
+        raise ValueError(f"There are no bytes in {os.fspath(path)!r}.")
+    return data
 
 
 def _picture(pixels: NDArray[np.uint8]) -> PIL.Image.Image:

@@ -85,7 +85,7 @@ class Client:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the array or Pillow's image cannot be sent.
+            ValueError: the array or Pillow's image cannot be sent, or there are no bytes.
         """
         names = [name_of(image, "image")]
         result = self._connection.do(calls.predict([encoded(image)], names, model, version, top_k), timeout)[0]

@@ -18,17 +18,19 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def address_of(server: str) -> httpx.URL:
-    """The address of a server.
+    """The address of a server; that of its API, with /api/v1 at the end, is taken for it.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        address = httpx.URL(server.rstrip("/"))
+        address = httpx.URL(server.rstrip("/").removesuffix("/api/v1").rstrip("/"))
     except httpx.InvalidURL:
         address = httpx.URL("")
     if address.scheme not in ("http", "https") or not address.host:
         raise ValueError(f"{server!r} is not an address like http://127.0.0.1:8000.")
+    if address.query or address.fragment:
+        raise ValueError(f"{server!r} has more than an address: leave out what follows the path.")
     return address
 
 

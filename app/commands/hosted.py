@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app import platforms
-from app.errors import ConfigurationError, FoveaError
+from app.errors import ConfigurationError, FoveaError, InvalidRequest
 from app.platforms import Platform
 from app.settings import Settings
 
@@ -56,6 +56,13 @@ def take_in(settings: Settings, platform: Platform) -> Settings:
         ConfigurationError: what was laid down is no model; the message says what is expected.
     """
     if "model_store" in settings.model_fields_set:
+        if platform.model is not None:
+            logger.warning(
+                "FOVEA_MODEL_STORE is set: the models in %s are served, and not what %s names, %s.",
+                settings.model_store,
+                platform.name,
+                platform.model,
+            )
         return settings
     place = settings.workspace / _PLACE
     source = platform.model
@@ -89,8 +96,12 @@ def _store_of(folder: Path, place: Path, platform: Platform) -> Path | None:
 def _fetch(address: str, place: Path) -> Path:
     from app.store.google_storage import download
 
-    if not address.startswith("gs://"):
+    if "://" not in address:
         return Path(address)
+    if not address.startswith("gs://"):
+        raise InvalidRequest(
+            f"AIP_STORAGE_URI is {address[:200]!r}. Allowed: gs://bucket/folder, or the path of a folder."
+        )
     logger.info("Copying %s.", address)
     files, size = download(address, place)
     logger.info("Copied %d files, %.1f MB.", files, size / 1e6)

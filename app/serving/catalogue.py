@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from app.errors import Conflict, FoveaError, InvalidRequest, ModelNotFound, NotReady, VersionNotFound, VersionRefused
@@ -41,6 +41,8 @@ class _Model:
     """What answers; a swap is the assignment of another."""
     refusal: str | None = None
     """Why the version that the log names is not the one that answers."""
+    refused: bool = False
+    """Whether that is since it failed its checks, and trying again would not help."""
     awaited: bool = False
     """Whether readiness depends on it: it was there at the start, or has answered since. A model that is trained
     later does not take the service out of rotation while its first version loads."""
@@ -108,6 +110,8 @@ class Catalogue:
             return held
         if version is not None:
             return await self._shelf.load(model.name, version)
+        if model.refused and model.refusal is not None:
+            raise VersionRefused(f"{model.refusal} Nothing else of {model.name} can answer: promote another version.")
         if model.production is not None:
             raise NotReady(model.refusal or f"Model {model.name} is still loading; try again in a moment.")
         versions = ", ".join(map(str, await asyncio.to_thread(self._registry.versions, model.name)))
@@ -164,6 +168,10 @@ class Catalogue:
         engines = [engine for engine in self._shelf.engines if not engine.retired]
         return {(engine.loaded.model, engine.loaded.version): engine.failure for engine in engines}
 
+    def refused(self) -> Mapping[tuple[str, int], str]:
+        """Every model and version that failed its checks in this process, and is not tried again; and why."""
+        return self._shelf.refusals
+
     async def forget(self, name: str) -> None:
         """Stop answering for a model that is no longer in the store; its engine closes after its last user.
 
@@ -177,6 +185,7 @@ class Catalogue:
                 self._forgotten += 1
                 self._metrics.gone(name)
                 self._shelf.discard(name, None)
+                self._shelf.forgive(name, None)
                 if model.engine is not None:
                     self._shelf.retire(model.engine)
                     model.engine = None
@@ -309,7 +318,7 @@ class Catalogue:
             except FoveaError as error:
                 if model.refusal != str(error):
                     _log.warning("model %s: %s", model.name, error)
-                model.refusal = str(error)
+                model.refusal, model.refused = str(error), False
             self._publish(model)
             self._notice_choice()
 
@@ -319,7 +328,8 @@ class Catalogue:
         sound = current is not None and current.failure is None
         if newest.sequence == model.followed and not (retry and (model.refusal is not None or not sound)):
             return
-        refusal: str | None = None
+        model.refused = False
+        refusal: FoveaError | None = None
         promoted = dict.fromkeys(entry.version for entry in reversed(log))
         for version in promoted if current is None else [newest.version]:
             if current is not None and sound and current.loaded.version == version:
@@ -330,9 +340,10 @@ class Catalogue:
                 self._swap(model, await self._shelf.take(model.name, version))
                 break
             except (VersionRefused, VersionNotFound) as error:
-                refusal = refusal or str(error)
+                refusal = refusal or error
         model.followed = newest.sequence
-        model.refusal = refusal
+        model.refusal = None if refusal is None else str(refusal)
+        model.refused = isinstance(refusal, VersionRefused)
 
     def _swap(self, model: _Model, engine: Engine) -> None:
         old, model.engine = model.engine, engine

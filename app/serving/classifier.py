@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -165,8 +165,8 @@ class Classifier:
             InvalidRequest: no image, or no model named where there are several.
             ModelNotFound: naming the models that exist.
             VersionNotFound: naming what exists.
-            VersionRefused: the named version failed its checks.
-            NotReady: the model is still loading, or nothing of it could be loaded.
+            VersionRefused: the version failed its checks; where none is named, so did all that were in production.
+            NotReady: the model is still loading, or the store cannot be read.
             Overloaded: the queue is full, or too long for the deadline; nothing was decoded.
             DeadlineExceeded: the deadline passed before all images were answered.
         """
@@ -254,6 +254,10 @@ class Classifier:
     def loaded(self) -> dict[tuple[str, int], str | None]:
         """Every model and version that this process holds, and why its answers cannot be trusted, if so."""
         return self._catalogue.loaded()
+
+    def refused(self) -> Mapping[tuple[str, int], str]:
+        """Every model and version that failed its checks in this process, and is not tried again; and why."""
+        return self._catalogue.refused()
 
     async def forget(self, model: str) -> None:
         """Serve a model no longer that was removed from the store; its last requests are answered.

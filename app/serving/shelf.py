@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from app.cores import available_cores
@@ -104,9 +104,15 @@ class Shelf:
         async with self._slots:
             await asyncio.to_thread(self._registry.verify, model, version)
 
-    def forgive(self, model: str, version: int) -> None:
-        """Forget that a version was refused, so that it is tried again."""
-        self._refusals.pop((model, version), None)
+    @property
+    def refusals(self) -> Mapping[Key, str]:
+        """Every version that was refused and is not tried again, with the reason; see `forgive`."""
+        return self._refusals
+
+    def forgive(self, model: str, version: int | None) -> None:
+        """Forget that a version, or any of a model, was refused, so that it is tried again."""
+        for key in [key for key in self._refusals if key[0] == model and version in (None, key[1])]:
+            del self._refusals[key]
 
     def discard(self, model: str, version: int | None) -> None:
         """Close the spares of a model, or the one of a version, after their last users."""

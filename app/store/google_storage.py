@@ -67,8 +67,15 @@ def _access(client: httpx.Client) -> tuple[str, dict[str, str]]:
     """The server, and the headers that it is to be asked with."""
     if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
         return emulator.rstrip("/") if "://" in emulator else f"http://{emulator}", {}
-    answer = client.get(_TOKEN, headers={"Metadata-Flavor": "Google"}, timeout=10)
-    token = answer.raise_for_status().json()["access_token"]
+    try:
+        answer = client.get(_TOKEN, headers={"Metadata-Flavor": "Google"}, timeout=10)
+        token = answer.raise_for_status().json()["access_token"]
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        raise StorageFailed(
+            "Google Cloud Storage cannot be read: the metadata server, from which machines of Google Cloud have their "
+            f"tokens, gives none ({error or type(error).__name__}). Elsewhere copy the folder (gcloud storage cp "
+            "--recursive), and name the copy."
+        ) from error
     return _SERVER, {"Authorization": f"Bearer {token}"}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.api import logs
 from app.store.registry import Registry
-from tests.api.conftest import API, StartAPI
+from tests.api.conftest import API, Problem, StartAPI
 from tests.serving.versions import add_version, gray
 
 
@@ -25,8 +25,9 @@ async def test_probes_of_a_service_that_is_well(api: API) -> None:
         assert (await api.client.head(f"/health/{probe}")).status_code == 200
 
 
-async def test_readiness_names_the_model_and_the_reason(start: StartAPI, registry: Registry) -> None:
-    """A model whose production version is refused makes the service not ready, and the answer says which and why."""
+async def test_readiness_names_the_model_and_the_reason(start: StartAPI, registry: Registry, problem: Problem) -> None:
+    """A model whose production version is refused makes the service not ready, and the answer says which and why;
+    a request for it is refused, and not told to come again."""
     add_version(registry, "broken", promote=True, forge=lambda images, answers: (images, answers[:, ::-1]))
     api = await start()
     response = await api.client.get("/health/ready")
@@ -37,6 +38,10 @@ async def test_readiness_names_the_model_and_the_reason(start: StartAPI, registr
     assert "golden" in models["broken"]["reason"]
     assert (await api.client.get("/health/live")).status_code == 200
     assert (await api.client.get("/health/startup")).status_code == 200
+    said = problem(await api.client.post("/api/v1/predict?model=broken", content=gray(0)), 422, "version_refused")
+    assert "golden" in said["detail"]
+    asked = await api.client.post("/v1/models/broken:predict", json={"instances": [[0]]})
+    assert (asked.status_code, "golden" in asked.json()["error"]) == (422, True)
 
 
 async def test_service_that_stops_is_alive_but_not_ready(api: API) -> None:

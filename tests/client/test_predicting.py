@@ -118,6 +118,23 @@ def test_single_bad_image_is_raised(client: Driver, tmp_path: Path) -> None:
         client(lambda client: client.predict(tmp_path / "missing.png"))
 
 
+def test_what_is_empty_or_an_address_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    """In the words of the client's own calls; among many it is a failure in its place."""
+    (tmp_path / "empty.png").write_bytes(b"")
+    address = "https://example.org/cat.jpg"
+    with Client("http://127.0.0.1:9") as client:
+        for image in (b"", bytearray(), tmp_path / "empty.png"):
+            with pytest.raises(ValueError, match="There are no bytes in"):
+                client.predict(image)
+            with pytest.raises(ValueError, match="There are no bytes in"):
+                client.explain(image, "cifar10")
+        with pytest.raises(ValueError, match="is an address, and no file"):
+            client.predict(address)
+        [failure] = client.predict_many([address])
+    assert isinstance(failure, Failure)
+    assert (failure.name, failure.code) == (address, "invalid_image")
+
+
 def test_what_is_no_images_fault_is_raised(client: Driver) -> None:
     """A model that is not there would be missing for every image."""
     with pytest.raises(NotFound) as caught:

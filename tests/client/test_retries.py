@@ -8,7 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from app.client import Busy, NotAllowed, Problem, Retries, Unreachable
+from app.client import Busy, NotAllowed, Problem, Retries, TimedOut, Unreachable
 from app.client.exchange import Reply, retry_after
 from tests.client.conftest import Connect
 from tests.client.scripted import Answer, predicted, refused, scripted
@@ -144,6 +144,33 @@ def test_address_that_is_none_is_refused(connect: Connect) -> None:
     for address in ("127.0.0.1:8000", "ftp://host", "http://", ""):
         with pytest.raises(ValueError, match="is not an address like"):
             connect(address)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/api/v1", "/api/v1/"])
+def test_address_of_the_api_is_that_of_the_server(connect: Connect, end: str) -> None:
+    """Whoever copies it from an example of the API finds the same server."""
+    with scripted(predicted()) as server:
+        connect(server.url + end)(lambda client: client.predict(b"x"))
+        assert server.asked[0].path.startswith("/api/v1/predict?")
+    with pytest.raises(ValueError, match="leave out what follows the path"):
+        connect(f"{server.url}/?model=cifar10")
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_call_without_any_time_is_a_mistake(connect: Connect, timeout: float) -> None:
+    """And not a server that is busy; nothing is sent."""
+    with scripted(predicted()) as server:
+        with pytest.raises(ValueError, match=r"is not allowed\. Allowed: seconds, more than 0"):
+            connect(server.url)(lambda client: client.predict(b"x", timeout=timeout))
+        assert server.asked == []
+
+
+def test_what_took_too_long_is_told_from_what_is_busy(connect: Connect) -> None:
+    """Both are Busy, since both may go well later."""
+    with scripted(refused(504, "deadline_exceeded")) as server, pytest.raises(TimedOut) as caught:
+        connect(server.url, retries=Retries(attempts=1))(lambda client: client.predict(b"x"))
+    assert isinstance(caught.value, Busy)
+    assert caught.value.code == "deadline_exceeded"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import errno
 import http.server
 import json
+import logging
 import os
 import shutil
 import socket
@@ -25,6 +26,7 @@ from app.commands import hosted
 from app.errors import ConfigurationError, InvalidRequest, StorageFailed
 from app.platforms import SAGEMAKER, VERTEX, Platform, detect, settle
 from app.settings import Settings
+from app.store import google_storage
 from app.store.google_storage import download
 from app.store.registry import Registry
 from tests.server import Server, wait_for
@@ -295,6 +297,32 @@ def test_what_is_no_model_stops_the_start_with_what_is_expected(
     assert "golden/0.png" in refusal()
     (laid / "model.json").write_text("{}")
     assert "model.json" in refusal()
+
+
+def test_vertex_ai_may_name_a_folder_or_a_bucket_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another scheme is not taken for a path; what FOVEA_MODEL_STORE makes idle is said, as is who gave no
+    token."""
+    folder, settings = version_folder(tmp_path), Settings(workspace=tmp_path / "workspace")
+
+    def take(address: str, settings: Settings = settings) -> Settings:
+        return hosted.take_in(settings, Platform(VERTEX, 8080, address))
+
+    assert Registry(take(str(folder)).model_store).versions("shapes") == [1]
+    with pytest.raises(
+        ConfigurationError, match=r"AIP_STORAGE_URI is 's3://models/a'.*gs://bucket/folder, or the path"
+    ):
+        take("s3://models/a")
+    chosen = Settings(model_store=tmp_path / "mine", workspace=tmp_path / "workspace")
+    with caplog.at_level(logging.WARNING):
+        assert take("gs://models/a", chosen) == chosen
+    assert "FOVEA_MODEL_STORE is set" in caplog.text
+    assert "gs://models/a" in caplog.text
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setattr(google_storage, "_TOKEN", "http://127.0.0.1:9/token")
+    with pytest.raises(ConfigurationError, match=r"the metadata server, .* gives none .*Elsewhere copy the folder"):
+        take("gs://models/a")
 
 
 def test_a_bucket_that_cannot_be_read_is_an_error_and_no_name_leads_out(

@@ -144,9 +144,42 @@ async def test_a_model_of_which_nothing_loads_makes_the_service_not_ready(
     assert "Version 1 of shapes is refused" in (classifier.status().reason or "")
     assert [m.state for m in classifier.status().models] == ["ready", "unavailable"]
     assert sample("fovea_model_ready", model="shapes") == 0
-    with pytest.raises(NotReady, match="4 labels"):
+    with pytest.raises(VersionRefused, match=r"4 labels.*Nothing else of shapes can answer: promote another version"):
         await classifier.classify([BLACK], model="shapes")
+    assert set(classifier.refused()) == {("shapes", 1)}
     assert await serving(classifier, "digits") == 1
+
+
+async def test_what_is_promoted_after_a_refusal_is_loading_and_not_refused(
+    registry: Registry, start: StartClassifier
+) -> None:
+    """A request may come again while another version is on its way, which then answers."""
+    add_version(registry, promote=True, **SPIRAL)
+    engines = Engines()
+    classifier = await start(load_runtime=engines)
+    engines.load_go.clear()
+    add_version(registry, promote=True)
+    await eventually(lambda: only(classifier).production == 2)
+    with pytest.raises(NotReady):
+        await classifier.classify([BLACK])
+    engines.load_go.set()
+    await serves(classifier, 2)
+
+
+async def test_a_store_that_cannot_be_read_refuses_no_version_for_good(
+    registry: Registry, start: StartClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be back in a moment: that is not ready."""
+    add_version(registry, promote=True)
+
+    def away(*_: object) -> None:
+        raise StorageFailed("The store is away.")
+
+    monkeypatch.setattr(Registry, "promotions", away)
+    classifier = await start()
+    with pytest.raises(NotReady, match="The store is away"):
+        await classifier.classify([BLACK])
+    assert not classifier.refused()
 
 
 # Following

@@ -256,16 +256,23 @@ def _tensor_config(tensor: TensorMetadata) -> TensorConfig:
 async def _entries(services: Services, model: str) -> list[IndexEntry]:
     """How the versions of a model stand."""
     versions = await asyncio.to_thread(services.registry.versions, model)
-    status, loaded = status_of(services, model), services.classifier.loaded()
-    return [_entry(model, version, status, loaded) for version in versions]
+    status, loaded, refused = status_of(services, model), services.classifier.loaded(), services.classifier.refused()
+    return [_entry(model, version, status, loaded, refused.get((model, version))) for version in versions]
 
 
 def _entry(
-    model: str, version: int, status: ModelStatus | None, loaded: Mapping[tuple[str, int], str | None]
+    model: str,
+    version: int,
+    status: ModelStatus | None,
+    loaded: Mapping[tuple[str, int], str | None],
+    refusal: str | None,
 ) -> IndexEntry:
     if (model, version) in loaded:
         failure = loaded[model, version]
         return IndexEntry(model, str(version), "UNAVAILABLE" if failure else "READY", failure or "")
+    # Of the version in production the status says more, unless an earlier one is being tried.
+    if refusal is not None and (status is None or status.production != version or status.state == "loading"):
+        return IndexEntry(model, str(version), "UNAVAILABLE", refusal)
     if status is not None and status.production == version:
         state: State = "LOADING" if status.state == "loading" else "UNAVAILABLE"
         return IndexEntry(model, str(version), state, status.reason or f"Version {version} is not loaded.")

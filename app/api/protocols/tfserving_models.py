@@ -140,28 +140,36 @@ async def _standing(services: Services, name: str) -> dict[int, dict[str, Any]]:
         if not loaded:
             raise
         versions, promoted = sorted(loaded), None
+    refused = services.classifier.refused()
     standing = {}
     for version in reversed(versions):
-        state, reason = _state(version, status, loaded, promoted)
+        state, reason = _state(version, status, loaded, promoted, refused.get((name, version)))
         told = {"error_code": "UNAVAILABLE" if reason else "OK", "error_message": reason}
         standing[version] = {"version": str(version), "state": state, "status": told}
     return standing
 
 
 def _state(
-    version: int, status: ModelStatus | None, loaded: Mapping[int, str | None], promoted: int | None
+    version: int,
+    status: ModelStatus | None,
+    loaded: Mapping[int, str | None],
+    promoted: int | None,
+    refusal: str | None,
 ) -> tuple[str, str]:
     """A version's state, and why it is no better. START: it is loaded when it is first asked.
 
     Args:
         loaded: versions that are, and why not to trust their answers, if so.
         promoted: the version that the log names now, which `status` may not know yet.
+        refusal: why the version was refused, if it was; what is promoted anew is tried again.
     """
     if version in loaded:
         doubt = loaded[version]
         return ("AVAILABLE", "") if doubt is None else ("END", doubt)
     if status is not None and version == status.production and status.state in ("degraded", "unavailable"):
         return "END", status.reason or ""
+    if refusal is not None and (version != promoted or (status is not None and status.production == promoted)):
+        return "END", refusal
     return ("LOADING" if version == promoted else "START"), ""
 
 

@@ -20,9 +20,10 @@ from app.api.protocols.rpc.statuses import CODES
 from app.api.services import Services
 from app.errors import ConfigurationError
 from app.settings import Settings
+from app.store.registry import Registry
 from tests.api.conftest import API, StartAPI
 from tests.api.test_predict import Gate
-from tests.serving.versions import gray
+from tests.serving.versions import add_version, gray
 
 pytestmark = pytest.mark.anyio
 
@@ -42,9 +43,9 @@ class Line:
         self.load = channel.unary_unary(f"{SERVICE}/RepositoryModelLoad")
         self.live = channel.unary_unary(f"{SERVICE}/ServerLive")
 
-    def infer(self, parameters: dict[str, int] | None = None, *, timeout: float = 20) -> Any:
+    def infer(self, parameters: dict[str, int] | None = None, *, model: str = "shapes", timeout: float = 20) -> Any:
         """A call of ModelInfer, under way."""
-        return self._infer(message(**parameters or {}), timeout=timeout)
+        return self._infer(message(model, **parameters or {}), timeout=timeout)
 
     async def busy(self, calls: int) -> None:
         """Wait until so many calls are in the queue or in the engine."""
@@ -53,9 +54,9 @@ class Line:
                 await asyncio.sleep(0.005)
 
 
-def message(**parameters: int) -> bytes:
+def message(model: str = "shapes", **parameters: int) -> bytes:
     """A ModelInferRequest of one image."""
-    request = pb.ModelInferRequest(model_name="shapes", id="one")
+    request = pb.ModelInferRequest(model_name=model, id="one")
     tensor = request.inputs.add(name="image_bytes", datatype="BYTES", shape=[1])
     tensor.contents.bytes_contents.append(gray(3))
     for name, value in parameters.items():
@@ -102,6 +103,15 @@ async def test_a_full_queue_is_told_at_once_with_when_to_come_back(start: StartA
         told = dict(error.trailing_metadata())
         assert (told["fovea-code"], int(told["retry-after"]) >= 1) == ("overloaded", True)
         assert line.services.bodies.used == 0
+
+
+async def test_a_model_of_which_nothing_loads_is_not_to_be_asked_again(start: StartAPI, registry: Registry) -> None:
+    """UNAVAILABLE is for what may answer in a moment; clients try that again."""
+    add_version(registry, "broken", promote=True, forge=lambda images, answers: (images, answers[:, ::-1]))
+    async with listening(await start(grpc_port=0)) as line:
+        error = await failure(line.infer(model="broken"))
+        assert (error.code(), "golden" in error.details()) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+        assert dict(error.trailing_metadata())["fovea-code"] == "version_refused"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "late", "late by parameter"])

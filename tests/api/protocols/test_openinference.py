@@ -410,6 +410,21 @@ async def test_index_lists_what_is_ready_on_demand(api: API) -> None:
     assert (answer.status_code, answer.json()) == (400, {"error": '"ready" has to be true or false.'})
 
 
+async def test_a_version_that_was_refused_is_not_promised(start: StartAPI, registry: Registry) -> None:
+    """From the first request that named it on, index and readiness have the reason."""
+    broken = add_version(registry, forge=lambda images, answers: (images, answers[:, ::-1]))
+    api = await start()
+    path = f"/v2/models/shapes/versions/{broken}"
+    answer = await api.client.post(f"{path}/infer", json={"inputs": [ENCODED]})
+    assert (answer.status_code, "golden" in answer.json()["error"]) == (422, True)
+    entries = {entry["version"]: entry for entry in (await api.client.post("/v2/repository/index")).json()}
+    assert entries[str(broken)]["state"] == "UNAVAILABLE"
+    assert entries[str(broken)]["reason"].startswith(f"Version {broken} of shapes is refused: ")
+    assert "first request" in entries["2"]["reason"]
+    ready = await api.client.get(f"{path}/ready")
+    assert (ready.status_code, "is refused" in ready.text) == (503, True)
+
+
 async def test_a_model_without_production_is_not_loaded_by_its_name(start: StartAPI, registry: Registry) -> None:
     """The answer says to promote; a version that is named is loaded, and can be let go with its model."""
     add_version(registry, "later")

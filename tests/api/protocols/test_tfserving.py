@@ -286,6 +286,12 @@ async def test_what_does_not_answer_is_said_with_the_reason(start: StartAPI, reg
     assert (unpromoted.status_code, unpromoted.json()["ready"]) == (503, False)
     assert "promote one" in unpromoted.json()["error"]
     assert await states(api, "/v1/models/unpromoted") == {"1": "START"}
+    spare = add_version(registry, "unpromoted", forge=lambda images, probabilities: (images, probabilities[:, ::-1]))
+    path = f"/v1/models/unpromoted/versions/{spare}"
+    assert "golden" in refused(await api.client.post(f"{path}:predict", json={"instances": [ENCODED]}), 422)
+    [standing] = (await api.client.get(path)).json()["model_version_status"]
+    assert (standing["state"], standing["status"]["error_code"]) == ("END", "UNAVAILABLE")
+    assert "golden" in standing["status"]["error_message"]
     assert "has no version in production" in refused(await api.client.get("/v1/models/unpromoted/labels/stable"), 404)
 
 
