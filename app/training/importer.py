@@ -14,18 +14,19 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 import app
 from app.asked import first_complaint
 from app.errors import FoveaError, InvalidImage, InvalidRequest
-from app.names import PATTERN
+from app.names import check_name
 from app.preprocessing import (
     Float32Array,
     Preprocessing,
@@ -52,7 +53,9 @@ class ImportRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Path = Field(description="A SavedModel folder or a .keras file.")
-    model: str = Field(pattern=PATTERN, description="Name of the model that gets the version.")
+    model: Annotated[str, AfterValidator(partial(check_name, what="model"))] = Field(
+        description="Name of the model that gets the version."
+    )
     labels: list[str] | None = Field(
         None, min_length=2, description="Class names in the order of the output; null: their numbers."
     )

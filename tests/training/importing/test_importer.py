@@ -244,7 +244,10 @@ def test_the_command_prints_the_version_and_nothing_else(registry: Registry, tmp
 def test_the_command_tells_what_is_wrong_in_its_last_line(tmp_path: Path) -> None:
     """One sentence on the standard error, exit status 2, and no traceback; also when nothing needs TensorFlow."""
     cases = [
-        ({"source": "m", "model": "../evil"}, "model: "),
+        (
+            {"source": "m", "model": "../evil"},
+            "'../evil' is not a valid model name. Allowed: 1 to 63 characters out of a-z",
+        ),
         ({"source": "m", "model": "a", "colour": "rgb"}, "colour: there is no such field."),
         ({"source": "m", "model": "a", "labels": ["one"]}, "labels: "),
         ([], "The request is not valid: "),
