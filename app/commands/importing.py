@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,8 @@ import click
 
 from app.commands.environment import USAGE, load_settings, open_registry, user
 from app.commands.models import check, print_promotion
-from app.errors import FoveaError, InvalidRequest
+from app.errors import FoveaError, InvalidName, InvalidRequest
+from app.names import check_name
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -79,6 +81,7 @@ def import_(
     The SavedModel folder or .keras file at PATH becomes the next version of the model. A SavedModel
     is a program: import only what you trust. Needs the training part of Fovea.
     """
+    _check_model(name)
     settings = load_settings()
     height, width = _size(size)
     request: dict[str, object] = {
@@ -126,6 +129,19 @@ def _run_importer(settings: Settings, request: dict[str, object]) -> int:
     said = ended.stderr.strip().splitlines()
     reason = said[-1] if said else f"The importer ended with exit status {ended.returncode}."
     raise (InvalidRequest if ended.returncode == USAGE else NotImported)(reason)
+
+
+def _check_model(name: str) -> None:
+    """Refuse a name before anything is loaded, with one like it that would do.
+
+    Raises:
+        InvalidName.
+    """
+    try:
+        check_name(name, "model")
+    except InvalidName as error:
+        like = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
+        raise InvalidName(f"{error} Like it: --name {like}" if like else str(error)) from error
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:

@@ -16,7 +16,7 @@ import app
 from app.errors import ModelNotFound, VersionRefused
 from app.jobs.folder import now
 from app.jobs.spec import TrainingSpec
-from app.preprocessing import Float32Array, Preprocessing, UInt8Array
+from app.preprocessing import Float32Array, Preprocessing, UInt8Array, to_array
 from app.store.manifest import Manifest, PixelScaling, PrecisionCheck, TensorSpec
 from app.store.registry import Registry
 from app.training.dataset import TrainingData
@@ -72,7 +72,6 @@ def register(
     `int8`: stored beside the SavedModel, to be served where the processor gains by it.
     """
     input_spec, output_spec = export(fitted.model, data.preprocessing, len(data.labels), staged)
-    write_litert(staged)
     if int8 is not None:
         int8.write(staged)
     write_trained_on(staged, data)
@@ -81,6 +80,10 @@ def register(
     def answer(images: UInt8Array) -> Float32Array:
         return np.asarray(served(image=tf.constant(images))["probabilities"])
 
+    examples = _golden(data)
+    golden = write_golden(staged, examples, data.preprocessing, answer)
+    images = np.stack([to_array(encoded, data.preprocessing) for _, encoded in examples])
+    write_litert(staged, images, answer(images), tolerance=golden.allowed("f32"))
     production = registry.production(spec.model_name)
     best = fitted.history[fitted.best_epoch - 1]
     manifest = Manifest(
@@ -89,7 +92,7 @@ def register(
         preprocessing=data.preprocessing,
         input=input_spec,
         output=output_spec,
-        golden=write_golden(staged, _golden(data), data.preprocessing, answer),
+        golden=golden,
         metrics={
             "accuracy": evaluation.accuracy,
             "accuracy_low": evaluation.interval.low,

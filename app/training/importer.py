@@ -14,18 +14,19 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 import app
 from app.asked import first_complaint
 from app.errors import FoveaError, InvalidImage, InvalidRequest
-from app.names import PATTERN
+from app.names import check_name
 from app.preprocessing import (
     Float32Array,
     Preprocessing,
@@ -52,7 +53,9 @@ class ImportRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Path = Field(description="A SavedModel folder or a .keras file.")
-    model: str = Field(pattern=PATTERN, description="Name of the model that gets the version.")
+    model: Annotated[str, AfterValidator(partial(check_name, what="model"))] = Field(
+        description="Name of the model that gets the version."
+    )
     labels: list[str] | None = Field(
         None, min_length=2, description="Class names in the order of the output; null: their numbers."
     )
@@ -94,14 +97,21 @@ def import_model(request: ImportRequest, registry: Registry) -> int:
     labels = _labels(request, scores.shape[1])
     with registry.staging() as staged:
         model.save(staged, preprocessing.shape, "probabilities" if activation == "none" else "logits")
-        write_litert(staged)
         # The golden examples are those of what is stored, not of what it was made from.
         stored = open_model(staged)
+        probabilities = _unchanged if activation == "none" else _softmax
 
         def answer(batch: UInt8Array) -> Float32Array:
-            scores = stored.run(scale(batch, preprocessing))
-            return scores if activation == "none" else _softmax(scores)
+            return probabilities(stored.run(scale(batch, preprocessing)))
 
+        golden = write_golden(staged, examples, preprocessing, answer)
+        write_litert(
+            staged,
+            scale(images, preprocessing),
+            answer(images),
+            tolerance=golden.allowed("f32"),
+            probabilities=probabilities,
+        )
         manifest = Manifest(
             model=request.model,
             labels=labels,
@@ -109,7 +119,7 @@ def import_model(request: ImportRequest, registry: Registry) -> int:
             input=TensorSpec(name=stored.input.name, dtype=stored.input.dtype, shape=(-1, *preprocessing.shape)),
             output=TensorSpec(name=stored.output_name, dtype="float32", shape=(-1, len(labels))),
             activation=activation,
-            golden=write_golden(staged, examples, preprocessing, answer),
+            golden=golden,
             created_at=datetime.now(UTC),
             created_by=f"import of {request.source.name}",
             software={
@@ -209,6 +219,10 @@ def _check_batches(model: ForeignModel, first: UInt8Array | Float32Array, expect
             "The model answers an image differently when others are in the batch. Export it for inference "
             "(training=False), with None for the size of the batch."
         )
+
+
+def _unchanged(scores: Float32Array) -> Float32Array:
+    return scores
 
 
 def _softmax(logits: Float32Array) -> Float32Array:

@@ -283,12 +283,20 @@ def _data(report: Report) -> str:
         "images": f"{data['images']:,}",
         **{f"to {what}": f"{data['counts'][split]:,}" for what, split in _SPLITS.items()},
         "classes": len(report["labels"]),
+        "kept on one side": _kept_together(data["kept_together"]),
         **{name: f"{data[field]:,}" for name, field in _FOUND.items()},
         "input": f"{preprocessing['width']} x {preprocessing['height']}, {preprocessing['color']}",
         "resize": f"{preprocessing['resample']}, {preprocessing['fit']}",
         "SHA-256": data["sha256"],
     }
     return _section("Data", "", _facts(facts.items()))
+
+
+def _kept_together(kept: dict[str, int]) -> str:
+    """Why the sides may not be of the sizes that were asked for."""
+    if not kept["groups"]:
+        return "nothing repeats"
+    return f"{counted(kept['images'], 'image')} in {counted(kept['groups'], 'group')} of copies or look-alikes"
 
 
 _FOUND = {

@@ -174,16 +174,20 @@ def _data(trained: Trained) -> dict[str, Any]:
             side: np.bincount(data.targets[positions], minlength=count).tolist() for side, positions in sides.items()
         },
         "preprocessing": data.preprocessing.model_dump(mode="json"),
-        **_found(trained.known),
+        **_found(trained),
+        "kept_together": {"images": data.split.repeated, "groups": data.split.groups},
         "warnings": known.warnings if known else [],
     }
 
 
-def _found(known: DatasetReport | None) -> dict[str, int]:
-    """How much of each kind that is odd was found in the dataset, under the names of its own report."""
-    if known is None:
-        return dict.fromkeys(FOUND, 0)
-    found = {name: getattr(known, name) for name in FOUND}
+def _found(trained: Trained) -> dict[str, int]:
+    """How much of each kind that is odd was found in the dataset, under the names of its own report.
+
+    Copies are counted here: of a built-in dataset, made for the job, its own report does not know them.
+    """
+    known, contents = trained.known, trained.data.source.contents
+    found = {name: getattr(known, name) if known else 0 for name in FOUND}
+    found["duplicate_files"] = len(contents) - len(set(contents))
     return {name: what if isinstance(what, int) else len(what) for name, what in found.items()}
 
 

@@ -26,6 +26,9 @@ _MOST_OF_A_CLASS = 0.3
 _MANY = 20
 _MOST_NAMED = 5
 
+# By how much of what was asked for a side may be off before the log says why.
+_MISSED_SHARE = 0.1
+
 
 @dataclass(frozen=True)
 class Split:
@@ -41,6 +44,10 @@ class Split:
     """What was done beyond sharing out, in sentences for the job's progress."""
     warnings: tuple[str, ...] = ()
     """Those of the remarks that a reader of the result must know."""
+    repeated: int = 0
+    """Images that were kept on one side with copies of theirs, or with look-alikes."""
+    groups: int = 0
+    """The groups that these are in."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class _Shared:
     """Images that the dataset's own folders have on another side."""
     contradictory: int
     """Images of the dataset's own test split, or drawn into it by these, that occur under several labels."""
+    wanted: dict[str, int]
+    """Images that the sides which are drawn were to get: `test`, `validation`."""
     poor: set[int]
     """Classes with less than half of the test images that were wanted, or that lost much of their training folder."""
 
@@ -76,24 +85,30 @@ def split(source: Source, splits: Splits, seed: int, *, look_alikes: bool = True
             )
     numbers = _look_alikes(source) if look_alikes else [None] * len(source.names)
     apart = _too_common(source, numbers)
-    shared = _share_out(source, _together(source, numbers, apart), splits, seed)
+    together = _together(source, numbers, apart)
+    shared = _share_out(source, together, splits, seed)
     # Better a test image that looks like a training one than a class that cannot be tested.
     if poor := {*_incomplete(source, shared), *shared.poor}:
         pairs = zip(numbers, source.targets.tolist(), strict=True)
         more = {number for number, target in pairs if number is not None and target in poor}
         if more - apart:
             apart |= more
-            shared = _share_out(source, _together(source, numbers, apart), splits, seed)
+            together = _together(source, numbers, apart)
+            shared = _share_out(source, together, splits, seed)
     for number, missing in _incomplete(source, shared).items():
         raise TrainingFailed(
             f"Class {source.labels[number]!r} has no image left for the {missing} split: its files are copies of each "
             "other or of files elsewhere, or the dataset's own folders hold none of it there. Add different images, or "
             "leave the class out."
         )
-    return _finished(source, shared, numbers, apart)
+    several = [len(group) for group in together if len(group) > 1]
+    return _finished(source, shared, numbers, apart, several)
 
 
-def _finished(source: Source, shared: _Shared, numbers: Sequence[int | None], apart: Collection[int]) -> Split:
+def _finished(
+    source: Source, shared: _Shared, numbers: Sequence[int | None], apart: Collection[int], several: Sequence[int]
+) -> Split:
+    """`several`: sizes of the groups that have more than one image."""
     remarks, warnings = list[str](), list[str]()
     if apart:
         of = {target for number, target in zip(numbers, source.targets.tolist(), strict=True) if number in apart}
@@ -109,13 +124,32 @@ def _finished(source: Source, shared: _Shared, numbers: Sequence[int | None], ap
             f"{counted(shared.contradictory, 'image')} to test on show what occurs under another label, too, so that "
             "no answer can be right on all of them: the dataset's own test folder is kept as it is."
         )
+    remarks += _missed(shared, several)
     train, validation, test = (np.flatnonzero(shared.sides == side).astype(np.int64) for side in range(3))
     if len(validation) == 0:
         validation = train
         warnings.append("No image is left to validate on: those that train validate too, which says little.")
     elif bare := set(range(len(source.labels))) - set(source.targets[validation].tolist()):
         warnings.append(f"No image of {_named(source, bare)} is left to validate on.")
-    return Split(train, validation, test, (*remarks, *warnings), tuple(warnings))
+    return Split(train, validation, test, (*remarks, *warnings), tuple(warnings), sum(several), len(several))
+
+
+def _missed(shared: _Shared, several: Sequence[int]) -> list[str]:
+    """What to say where sides came out of another size than was asked for, because groups are not parted."""
+    counts = np.bincount(shared.sides, minlength=len(_SIDES)).tolist()
+    verbs = {"validation": "validate", "test": "test"}
+    found = {name: counts[_SIDES.index(name)] for name in shared.wanted}
+    missed = [
+        f"{found[name]:,} to {verbs[name]} rather than {count:,}"
+        for name, count in shared.wanted.items()
+        if abs(found[name] - count) > _MISSED_SHARE * count + 1
+    ]
+    if not several or not missed:
+        return []
+    return [
+        f"Images that repeat each other stay on one side, {sum(several):,} of them in {counted(len(several), 'group')} "
+        f"of copies or look-alikes: so there are {' and '.join(missed)}."
+    ]
 
 
 def _look_alikes(source: Source) -> list[int | None]:
@@ -166,6 +200,7 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
     shares = choose_splits(splits, len(given))
     moved = sides != given
     own, lost = (np.bincount(source.targets[which]) for which in (given == 0, moved & (given == 0)))
+    asked = Counter[str]()
     poor = {number for number, count in enumerate(lost.tolist()) if count > _MOST_OF_A_CLASS * own[number]}
     for number, pool in enumerate(pools):
         if not pool:
@@ -175,16 +210,21 @@ def _share_out(source: Source, groups: Sequence[Indices], splits: Splits, seed: 
             name: 0 if name in source.given else max(1, round(size * share))
             for name, share in (("test", shares.test), ("validation", shares.validation))
         }
-        ordered = _ordered(pool, source, max(wanted.values()), random)
         # Tiny classes: rounding must not eat up what there is to train on.
-        if sum(wanted.values()) >= len(ordered):
+        if sum(wanted.values()) >= size:
             wanted = {name: min(1, count) for name, count in wanted.items()}
+        asked.update(wanted)
+        ordered = _ordered(pool, source, max(wanted.values()), random)
         for name, count in wanted.items():
-            drawn = _draw(ordered, count)
+            # One group is for training, and one for validation where that is yet to be drawn.
+            left = 1 + (name == "test" and wanted["validation"] > 0)
+            drawn = _draw(ordered, count, left)
             sides[drawn] = _SIDES.index(name)
             if name == "test" and 2 * len(drawn) < count:
                 poor.add(number)
-    return _Shared(sides, int(moved.sum()), contradictory, poor)
+    return _Shared(
+        sides, int(moved.sum()), contradictory, {name: asked[name] for name in asked if name not in source.given}, poor
+    )
 
 
 def _ordered(pool: Sequence[Indices], source: Source, most: int, random: np.random.Generator) -> list[Indices]:
@@ -196,16 +236,20 @@ def _ordered(pool: Sequence[Indices], source: Source, most: int, random: np.rand
     return sorted((pool[number] for number in random.permutation(len(pool))), key=ordinary)
 
 
-def _draw(groups: list[Indices], count: int) -> Indices:
-    """Take groups off the end until they hold at least `count` images, but never the last group.
+def _draw(groups: list[Indices], count: int, left: int) -> Indices:
+    """Take groups off the end until they hold about `count` images, as near as the next group lets them come.
 
-    One that is larger than all that is wanted is only taken where nothing else was.
+    At least one is taken, but never the last; of others `left` stay. One that is larger than all that is wanted is only
+    taken where nothing else was.
     """
     drawn: list[Indices] = []
-    while len(groups) > 1 and (have := sum(map(len, drawn))) < count:
-        if have and len(groups[-1]) > count:
+    have = 0
+    while have < count and len(groups) > (left if drawn else 1):
+        size = len(groups[-1])
+        if drawn and (size > count or have + size - count > count - have):
             break
         drawn.append(groups.pop())
+        have += size
     return np.concatenate([np.empty(0, np.int64), *drawn])
 
 

@@ -288,3 +288,18 @@ def test_options_that_cannot_be_meant_are_refused(
     assert result.exit_code == 2
     assert message in result.stderr
     assert importer == []
+
+
+@pytest.mark.parametrize(
+    ("name", "like"), [("ResNet50", "resnet50"), ("net.v2", "net-v2"), ("My Net (new)", "my-net-new")]
+)
+def test_a_name_that_is_not_allowed_is_refused_with_one_like_it(
+    fovea: Fovea, importer: list[dict[str, Any]], tmp_path: Path, name: str, like: str
+) -> None:
+    """Other servers take capitals and dots: what is allowed here is said at once, and nothing is loaded for it."""
+    result = fovea("models", "import", tmp_path, "--name", name)
+    assert result.exit_code == 2
+    assert f"{name!r} is not a valid model name. Allowed: 1 to 63 characters out of a-z, 0-9" in result.stderr
+    assert result.stderr.endswith(f"Like it: --name {like}\n")
+    assert "Importing" not in result.stderr
+    assert importer == []

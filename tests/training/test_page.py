@@ -146,6 +146,7 @@ def _report(labels: list[str]) -> dict[str, Any]:
             "classes": {"train": [17] * count},
             "preprocessing": {"width": 28, "height": 28, "color": "rgb", "resample": "bilinear", "fit": "stretch"},
             **FOUND,
+            "kept_together": {"images": 1012, "groups": 44},
             "warnings": [],
         },
         "spec": {"dataset": "shapes", "shapes": {"noise": 0}, "augmentation": {"cutout": 4}, "early_stopping": None},
@@ -205,6 +206,7 @@ def test_the_page_shows_how_much_was_found_in_the_data() -> None:
         facts.items()
         >= {
             "files left out": "1",
+            "kept on one side": "1,012 images in 44 groups of copies or look-alikes",
             "exact copies": "2",
             "copies under several labels": "3",
             "look-alikes": "4",

@@ -80,6 +80,27 @@ def test_copies_of_a_file_stay_on_one_side() -> None:
     assert not seen[1] & seen[2]
 
 
+def test_copies_leave_the_sides_the_sizes_that_were_asked_for() -> None:
+    """Of groups of twenty as many go to a side as come nearest to its share, though they are fewer than its images."""
+    contents = [str(number // 20) for number in range(900)]
+    for seed in range(10):
+        sides = split(_source({"a": 300, "b": 300, "c": 300}, contents), Splits(validation=0.1, test=0.2), seed=seed)
+        assert (len(sides.train), len(sides.validation), len(sides.test)) == (600, 120, 180)
+        assert (sides.repeated, sides.groups) == (900, 45)
+        assert sides.remarks == (
+            "Images that repeat each other stay on one side, 900 of them in 45 groups of copies or look-alikes: so "
+            "there are 120 to validate rather than 90.",
+        )
+
+
+def test_large_groups_leave_one_for_each_side() -> None:
+    """Three groups are one to train, one to validate and one to test, whatever their sizes."""
+    for sizes in ([58, 1, 1], [20, 20, 20], [1, 29, 30]):
+        contents = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
+        sides = split(_source({"a": 60, "b": 60}, contents + [f"b{n}" for n in range(60)]), Splits(), seed=0)
+        assert all({contents[position] for position in side if position < 60} for side in _sides(sides)), sizes
+
+
 def test_the_folders_of_the_dataset_decide_where_they_say_so() -> None:
     """An own test folder is the test split, whole; validation, which it does not name, is drawn from the rest."""
     given: list[str | None] = ["test" if number % 10 < 3 else "train" for number in range(100)]

@@ -47,6 +47,12 @@ def saved(function: Callable[..., Any], folder: Path, *specs: Any, signature: st
     return folder
 
 
+def saved_keras(model: keras.Model, folder: Path) -> Path:
+    """As `tf.saved_model.save` writes a Keras model: with all of its functions, some of which may assign variables."""
+    tf.saved_model.save(model, str(folder))
+    return folder
+
+
 def images(*shape: int | None, dtype: Any = tf.float32) -> Any:
     return tf.TensorSpec(shape or (None, SIZE, SIZE, 3), dtype, name="image")
 

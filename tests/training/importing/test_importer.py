@@ -18,11 +18,14 @@ from app.metrics import Metrics
 from app.preprocessing import Float32Array, UInt8Array, scale, to_array
 from app.serving.engine_choice import EngineChoice
 from app.serving.versions import load_version
+from app.store.manifest import LITERT
 from app.store.registry import Registry
+from app.training import litert
+from app.training.litert import convert
 from tests.preprocessing.images import encode, pattern, smooth
 from tests.serving.versions import loader
 from tests.training.importing.conftest import Import
-from tests.training.importing.foreign_models import CLASSES, SIZE, exported, images, means, network, saved
+from tests.training.importing.foreign_models import CLASSES, SIZE, exported, images, means, network, saved, saved_keras
 
 Engine = Literal["openvino", "litert", "tensorflow"]
 ENGINES: tuple[Engine, ...] = ("openvino", "litert", "tensorflow")
@@ -183,6 +186,36 @@ def test_the_same_import_gives_the_same_golden_examples(import_: Import, tmp_pat
     assert np.array_equal(first[1], second[1])
 
 
+# The LiteRT export
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_the_variables_of_a_plain_saved_model_are_constants_for_litert(
+    activation: str | None, import_: Import, registry: Registry, tmp_path: Path
+) -> None:
+    """What `tf.saved_model.save` writes of a Keras model answers in LiteRT, too, as the model did."""
+    model = network(activation=activation)
+    manifest, folder = import_(saved_keras(model, tmp_path / "m"), labels=LABELS, scaling="0..1")
+    assert LITERT in manifest.files
+    batch, probabilities = _golden(folder)
+    scores = model(scale(batch, manifest.preprocessing), training=False).numpy()
+    expected = scores if activation else tf.nn.softmax(scores).numpy()
+    assert np.abs(probabilities - expected).max() < 1e-5
+    assert np.abs(_answers(registry, "litert", batch) - expected).max() < 1e-4
+
+
+def test_a_litert_export_that_answers_otherwise_is_not_shipped(
+    import_: Import, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version is imported without it, and answers with the other engines."""
+    other = convert(saved(lambda image: -means(image), tmp_path / "other", images()))
+    monkeypatch.setattr(litert, "convert", lambda _folder: other)
+    manifest, folder = import_(saved(means, tmp_path / "m", images()), scaling="in_model")
+    assert LITERT not in manifest.files
+    assert not (folder / LITERT).exists()
+    assert np.abs(_answers(registry, "openvino", _golden(folder)[0]) - _golden(folder)[1]).max() < 1e-4
+
+
 # The command
 
 
@@ -211,7 +244,10 @@ def test_the_command_prints_the_version_and_nothing_else(registry: Registry, tmp
 def test_the_command_tells_what_is_wrong_in_its_last_line(tmp_path: Path) -> None:
     """One sentence on the standard error, exit status 2, and no traceback; also when nothing needs TensorFlow."""
     cases = [
-        ({"source": "m", "model": "../evil"}, "model: "),
+        (
+            {"source": "m", "model": "../evil"},
+            "'../evil' is not a valid model name. Allowed: 1 to 63 characters out of a-z",
+        ),
         ({"source": "m", "model": "a", "colour": "rgb"}, "colour: there is no such field."),
         ({"source": "m", "model": "a", "labels": ["one"]}, "labels: "),
         ([], "The request is not valid: "),
