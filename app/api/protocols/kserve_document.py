@@ -4,28 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.protocols.responses import failures
-from app.api.protocols.tfserving_document import MODEL
+from app.api.protocols.places import MODEL
+from app.api.protocols.responses import PREDICTING, failures
 
-_EXPLAINING = (
-    "invalid_request",
-    "invalid_name",
-    "model_not_found",
-    "version_not_found",
-    "request_timeout",
-    "payload_too_large",
-    "image_too_large",
-    "unsupported_image_format",
-    "invalid_image",
-    "version_refused",
-    "not_explainable",
-    "overloaded",
-    "explain_unavailable",
-    "inference_failed",
-    "not_ready",
-    "deadline_exceeded",
-    "storage_failed",
-)
+_EXPLAINING = (*PREDICTING, "not_explainable", "explain_unavailable", "storage_failed")
 
 
 def paths() -> dict[str, Any]:

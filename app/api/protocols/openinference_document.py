@@ -7,25 +7,9 @@ from typing import Any
 
 from app.api.protocols.inference import DTYPES
 from app.api.protocols.inference_service import EXTENSIONS, NAME, PLATFORM, VERSION
+from app.api.protocols.places import MODEL, NUMBER
 from app.api.protocols.responses import PREDICTING, failures
-from app.names import PATTERN
 
-_MODEL = {
-    "name": "model",
-    "in": "path",
-    "description": "The model's name.",
-    "required": True,
-    "schema": {"type": "string", "pattern": PATTERN},
-    "example": "cifar10",
-}
-_VERSION = {
-    "name": "version",
-    "in": "path",
-    "description": "A version's number.",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"},
-    "example": "1",
-}
 _HEADER = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
@@ -180,8 +164,8 @@ _ENTRY = {"name": "cifar10", "version": "1", "state": "READY", "reason": ""}
 def paths() -> dict[str, Any]:
     """The path items."""
     versioned: tuple[tuple[str, str, tuple[dict[str, Any], ...]], ...] = (
-        ("/v2/models/{model}", "", (_MODEL,)),
-        ("/v2/models/{model}/versions/{version}", "Version", (_MODEL, _VERSION)),
+        ("/v2/models/{model}", "", (MODEL,)),
+        ("/v2/models/{model}/versions/{version}", "Version", (MODEL, NUMBER)),
     )
     repository = "/v2/repository/models/{model}"
     items: dict[str, Any] = {
@@ -221,7 +205,7 @@ def paths() -> dict[str, Any]:
             "Has the version in production answer, trying again what was refused; or loads the one in `version`.",
             {"parameters": {"version": "2"}},
             None,
-            _MODEL,
+            MODEL,
             codes=(*_READING, *_FINDING, "version_refused", "not_ready"),
         ),
         f"{repository}/unload": _post(
@@ -230,7 +214,7 @@ def paths() -> dict[str, Any]:
             "Lets go of a version that is loaded besides the one that answers, which stays.",
             {"parameters": {"version": "2"}},
             None,
-            _MODEL,
+            MODEL,
             codes=(*_READING, *_FINDING, "conflict"),
         ),
     }

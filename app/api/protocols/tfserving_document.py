@@ -4,25 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.api.protocols.places import MODEL, NUMBER
 from app.api.protocols.responses import PREDICTING, failures
-from app.names import PATTERN
 
-MODEL = {
-    "name": "model",
-    "in": "path",
-    "description": "The model's name.",
-    "required": True,
-    "schema": {"type": "string", "pattern": PATTERN},
-    "example": "cifar10",
-}
-_VERSION = {
-    "name": "version",
-    "in": "path",
-    "description": "A version's number.",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"},
-    "example": "1",
-}
 _LABEL = {
     "name": "label",
     "in": "path",
@@ -31,7 +15,7 @@ _LABEL = {
     "schema": {"type": "string", "enum": ["production", "stable"]},
     "example": "production",
 }
-_PLACES = {"": (), "/versions/{version}": (_VERSION,), "/labels/{label}": (_LABEL,)}
+_PLACES = {"": (), "/versions/{version}": (NUMBER,), "/labels/{label}": (_LABEL,)}
 _NAMES = {"": "", "/versions/{version}": "Version", "/labels/{label}": "Label"}
 _PREFIX = "/v1/models/{model}"
 
