@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import orjson
 
 from app.api.protocols.encoded import check_count, check_head, is_encoded, json_weight, parse_object
 from app.api.protocols.failures import ErrorText
+from app.api.protocols.inference_service import parse_version
 from app.api.protocols.inputs import Inputs
 from app.api.protocols.rows import rows_of
 from app.api.ways import Head, Inquiry, Reply, Way
@@ -25,7 +25,6 @@ LABELS = ("production", "stable")
 SIGNATURE = "serving_default"
 
 _AS_EXAMPLE = 'Send images in base64: {"examples": [{"image_bytes": {"b64": "..."}}]}.'
-_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class _Asked:
@@ -114,11 +113,7 @@ def version_of(path: Mapping[str, str]) -> int | Literal["production"]:
     """
     if (label := path.get("label")) is not None and label not in LABELS:
         raise VersionNotFound(f"There is no version label {label[:40]!r}. Allowed: {', '.join(LABELS)}.")
-    if (text := path.get("version")) is None:
-        return "production"
-    if _NUMBER.fullmatch(text) is None:
-        raise InvalidRequest(f"The version {text[:40]!r} is not allowed. Allowed: a version's number.")
-    return int(text)
+    return parse_version(path.get("version"))
 
 
 def _check_document(document: dict[str, Any], fields: Collection[str]) -> None:
